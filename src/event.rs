@@ -1,0 +1,241 @@
+//! The facts engines and recipes tell while they work, and the one trait that hears them.
+//!
+//! Nothing here decides how a fact looks: `report` does. A [`Session`] travels with the work and carries the listener
+//! and the request to stop.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::oci::{DiffId, Digest};
+use crate::problem::{Exit, Problem, Result};
+
+/// Something that happened.
+#[derive(Debug, Clone)]
+pub enum Event<'a> {
+    /// A line of cargo's JSON messages, as cargo printed it.
+    CargoMessage { line: &'a str },
+    /// A base image's reference is being resolved.
+    BaseResolving { reference: &'a str },
+    /// A base image was resolved to one manifest; `digest` is absent for `scratch`.
+    BaseResolved { reference: &'a str, digest: Option<Digest>, platform: &'a str },
+    /// The layers of an image are about to be made: how many there are.
+    LayersStarted { bin: &'a str, count: usize },
+    /// A piece of work whose progress can be counted began.
+    TaskStarted { task: TaskId, kind: TaskKind, name: &'a str, total_bytes: Option<u64> },
+    /// `bytes` more of a task are done.
+    TaskAdvanced { task: TaskId, bytes: u64 },
+    /// A task ended; `outcome` says how, for people.
+    TaskFinished { task: TaskId, outcome: TaskOutcome },
+    /// Something failed and is tried again after a delay.
+    Retrying { what: &'a str, why: &'a str, delay: Duration },
+    /// Another process holds what this one needs.
+    Waiting { what: &'a str },
+    /// Something the user should know and may want to change.
+    Warning { message: &'a str, help: Option<&'a str> },
+    /// A fact for `-v` only.
+    Detail { message: &'a str },
+    /// A file or directory was written.
+    Wrote { what: &'a str, path: &'a Path },
+    /// An image is complete.
+    ImageBuilt { image: &'a ImageResult },
+    /// Everything asked for is done.
+    Finished { elapsed: Duration },
+}
+
+/// The number of a task within its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TaskId(pub u64);
+
+/// What kind of work a task is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TaskKind {
+    /// Bytes of a base come from a registry or archive.
+    Pull,
+    /// A tar is only hashed, since its compressed form is already known.
+    Hash,
+    /// A layer is packed, hashed and compressed.
+    Layer,
+    /// An archive or layout is written.
+    Write,
+}
+
+/// How a task ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TaskOutcome {
+    /// Its work was done.
+    Done,
+    /// It turned out that nothing had to be done.
+    Reused,
+    /// It failed, or was stopped.
+    Failed,
+}
+
+/// What a build made of one binary: the result file, the closing table, and the JSON message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageResult {
+    /// The version of this form: 1.
+    pub schema: u32,
+    /// The Cargo package, or the project's name without Cargo.
+    pub package: String,
+    /// The binary, which names the image.
+    pub bin: String,
+    /// The digest of the manifest.
+    pub digest: Digest,
+    /// `HOST/REPO@sha256:...` of the last push of this digest.
+    pub image_uri: Option<String>,
+    /// The tags of the last push of this digest.
+    pub tags: Vec<String>,
+    /// `linux/amd64` or `linux/arm64`.
+    pub platform: String,
+    /// Bytes of manifest, config and compressed layers.
+    pub size: u64,
+    /// Bytes of all layers' tars.
+    pub uncompressed_size: u64,
+    /// The layers, base first.
+    pub layers: Vec<LayerResult>,
+    /// The functions the last push of this digest brought to it.
+    pub functions: Vec<FunctionResult>,
+}
+
+/// One layer of an [`ImageResult`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerResult {
+    /// A name for people.
+    pub name: String,
+    /// The digest of the compressed bytes.
+    pub digest: Digest,
+    /// The digest of the tar.
+    pub diff_id: DiffId,
+    /// Compressed bytes.
+    pub size: u64,
+    /// Bytes of the tar.
+    pub uncompressed_size: u64,
+    /// The media type in the manifest.
+    pub media_type: String,
+    /// Whether the bytes were already there before this build; known only while building.
+    #[serde(skip)]
+    pub reused: bool,
+}
+
+/// One function of an [`ImageResult`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionResult {
+    /// The function's name.
+    pub name: String,
+    /// The published version.
+    pub version: Option<String>,
+    /// The alias that points to it.
+    pub alias: Option<String>,
+}
+
+/// Hears what happens.
+pub trait Reporter: Send + Sync {
+    /// Called from any thread, in the order things happen within one thread.
+    fn event(&self, event: &Event<'_>);
+}
+
+/// What travels with the work: who listens, and whether to stop.
+#[derive(Clone)]
+pub struct Session {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    reporter: Box<dyn Reporter>,
+    next_task: AtomicU64,
+    /// 0 while running, else 1 for SIGINT and 2 for SIGTERM.
+    stop: AtomicU8,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Session")
+    }
+}
+
+impl Session {
+    /// A session that tells `reporter`.
+    pub fn new(reporter: Box<dyn Reporter>) -> Self {
+        Self { shared: Arc::new(Shared { reporter, next_task: AtomicU64::new(0), stop: AtomicU8::new(0) }) }
+    }
+
+    /// A session nobody listens to.
+    #[must_use]
+    pub fn silent() -> Self {
+        struct Silent;
+        impl Reporter for Silent {
+            fn event(&self, _: &Event<'_>) {}
+        }
+        Self::new(Box::new(Silent))
+    }
+
+    /// Tells that something happened.
+    pub fn emit(&self, event: &Event<'_>) {
+        self.shared.reporter.event(event);
+    }
+
+    /// Tells of a warning.
+    pub fn warn(&self, message: &str, help: Option<&str>) {
+        self.emit(&Event::Warning { message, help });
+    }
+
+    /// Begins a task; dropping it unfinished counts as failed.
+    #[must_use]
+    pub fn task(&self, kind: TaskKind, name: &str, total_bytes: Option<u64>) -> Task {
+        let id = TaskId(self.shared.next_task.fetch_add(1, Ordering::Relaxed));
+        self.emit(&Event::TaskStarted { task: id, kind, name, total_bytes });
+        Task { session: self.clone(), id, finished: false }
+    }
+
+    /// Asks all work to stop: [`Session::check`] fails from now on.
+    pub fn stop(&self, exit: Exit) {
+        let code = if exit == Exit::Terminated { 2 } else { 1 };
+        self.shared.stop.store(code, Ordering::Relaxed);
+    }
+
+    /// Fails once the session was asked to stop; long loops call it every few hundred milliseconds at least.
+    ///
+    /// # Errors
+    /// A problem of class [`Exit::Interrupted`] or [`Exit::Terminated`].
+    pub fn check(&self) -> Result<()> {
+        match self.shared.stop.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            1 => Err(Problem::new(Exit::Interrupted, "interrupted")),
+            _ => Err(Problem::new(Exit::Terminated, "terminated")),
+        }
+    }
+}
+
+/// A piece of work in progress.
+#[derive(Debug)]
+pub struct Task {
+    session: Session,
+    id: TaskId,
+    finished: bool,
+}
+
+impl Task {
+    /// `bytes` more are done.
+    pub fn advance(&self, bytes: u64) {
+        self.session.emit(&Event::TaskAdvanced { task: self.id, bytes });
+    }
+
+    /// The work is over.
+    pub fn finish(mut self, outcome: TaskOutcome) {
+        self.finished = true;
+        self.session.emit(&Event::TaskFinished { task: self.id, outcome });
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.session.emit(&Event::TaskFinished { task: self.id, outcome: TaskOutcome::Failed });
+        }
+    }
+}

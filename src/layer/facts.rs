@@ -1,0 +1,63 @@
+//! What a layer's tar says that later checks want to know, gathered while its bytes pass by.
+
+use std::io::Read;
+
+use serde::{Deserialize, Serialize};
+
+use super::elf::ElfFacts;
+use crate::event::Session;
+use crate::oci::DiffId;
+use crate::problem::Result;
+
+/// The facts of one layer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerFacts {
+    /// Bytes of the tar.
+    pub uncompressed_size: u64,
+    /// The tar's members in order.
+    pub entries: Vec<EntryFacts>,
+    /// What its ELF files need and offer; files too large to look into are missing here.
+    pub elf: Vec<(String, ElfFacts)>,
+    /// The version of the GNU C library in it, such as `2.34`, from the library itself.
+    pub glibc: Option<String>,
+}
+
+/// The header of one tar member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryFacts {
+    /// The path without leading `./` or `/` and without a trailing `/`; bytes that are no UTF-8 are replaced.
+    pub path: String,
+    /// What it is.
+    pub kind: EntryKind,
+    /// The permission bits.
+    pub mode: u32,
+    /// Bytes of content.
+    pub size: u64,
+    /// What a link points to.
+    pub link: Option<String>,
+}
+
+/// The kinds of tar members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EntryKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A hard link.
+    Hardlink,
+    /// A device, FIFO, sparse file or anything else.
+    Other,
+}
+
+/// Reads an uncompressed tar to its end and gathers its facts; nothing is unpacked, memory is bounded.
+///
+/// # Errors
+/// When the tar is malformed or truncated, or when reading fails.
+pub fn scan(tar: impl Read, session: &Session) -> Result<(DiffId, LayerFacts)> {
+    let _ = (tar, session);
+    todo!()
+}

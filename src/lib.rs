@@ -1,0 +1,32 @@
+//! Builds AWS Lambda container images from Cargo projects, without Docker.
+//!
+//! The library exists for the binary, the tests and the documentation; it promises no stable API.
+//! Rooms are listed floor by floor, and imports look down only (`tests/architecture.rs` keeps it so):
+//!
+//! - surface: [`report`] prints what happens;
+//! - recipes: [`commands`] read as the list of steps they are, over [`config`] over [`cli`];
+//! - bridges: [`base`] brings a base image in;
+//! - wires (async): [`registry`] speaks the registry protocol;
+//! - engines (blocking): [`store`] under [`layer`] under [`image`] under [`check`]; [`cargo`] alone;
+//! - words: [`oci`], [`platform`], [`event`], [`problem`].
+
+pub mod report;
+
+pub mod cli;
+pub mod commands;
+pub mod config;
+
+pub mod base;
+
+pub mod registry;
+
+pub mod cargo;
+pub mod check;
+pub mod image;
+pub mod layer;
+pub mod store;
+
+pub mod event;
+pub mod oci;
+pub mod platform;
+pub mod problem;

@@ -1,0 +1,208 @@
+//! The OCI words everything else speaks: [`Digest`] of bytes as stored, [`DiffId`] of an uncompressed tar,
+//! [`Descriptor`], and the media types this program reads and writes.
+//!
+//! Only SHA-256 is accepted, parsed strictly at the edge, so that a digest can be made part of a path or URL safely
+//! (the class of CVE-2024-3727). References are those of `oci-spec`.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::str::FromStr;
+
+pub use oci_spec::distribution::Reference;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest as _, Sha256};
+
+/// The SHA-256 digest of bytes as they are stored and sent.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The digest of `bytes`.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    /// The 64 hexadecimal digits without `sha256:`.
+    #[must_use]
+    pub fn hex(&self) -> String {
+        hex::encode(self.0)
+    }
+
+    /// The first 12 hexadecimal digits, for people and tags.
+    #[must_use]
+    pub fn short(&self) -> String {
+        hex::encode(&self.0[..6])
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256:{}", self.hex())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A string that is no `sha256:` digest of 64 lower-case hexadecimal digits.
+#[derive(Debug, thiserror::Error)]
+#[error("`{}` is not a digest of the form `sha256:` and 64 lower-case hexadecimal digits", .0.escape_debug())]
+pub struct InvalidDigest(String);
+
+impl FromStr for Digest {
+    type Err = InvalidDigest;
+
+    fn from_str(text: &str) -> Result<Self, InvalidDigest> {
+        let invalid = || InvalidDigest(text.chars().take(100).collect());
+        let hex = text.strip_prefix("sha256:").ok_or_else(invalid)?;
+        if hex.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return Err(invalid());
+        }
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(hex, &mut bytes).map_err(|_| invalid())?;
+        Ok(Self(bytes))
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The digest of a layer's uncompressed tar, as image configs list it; never to be mixed up with a [`Digest`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DiffId(pub Digest);
+
+impl fmt::Display for DiffId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for DiffId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// Where bytes are and what they are: media type, digest and size in bytes (image-spec, descriptor.md).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    /// The media type of the bytes.
+    pub media_type: String,
+    /// Their digest.
+    pub digest: Digest,
+    /// Their number.
+    pub size: u64,
+}
+
+/// Media types of the OCI image specification and of Docker's schema 2.
+pub mod media_type {
+    /// An OCI image index.
+    pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    /// An OCI image manifest.
+    pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+    /// An OCI image config.
+    pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+    /// An OCI layer, gzip.
+    pub const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+    /// An OCI layer, uncompressed.
+    pub const OCI_LAYER_TAR: &str = "application/vnd.oci.image.layer.v1.tar";
+    /// An OCI layer, zstd.
+    pub const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+    /// A Docker manifest list.
+    pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+    /// A Docker image manifest.
+    pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+    /// A Docker image config.
+    pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+    /// A Docker layer, gzip.
+    pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+    /// A Docker layer, uncompressed.
+    pub const DOCKER_LAYER_TAR: &str = "application/vnd.docker.image.rootfs.diff.tar";
+}
+
+/// Hashes and counts what passes through to `inner`.
+#[derive(Debug)]
+pub struct HashingWriter<W> {
+    inner: W,
+    hasher: Sha256,
+    written_bytes: u64,
+}
+
+impl<W: Write> HashingWriter<W> {
+    /// A writer that has seen nothing yet.
+    pub fn new(inner: W) -> Self {
+        Self { inner, hasher: Sha256::new(), written_bytes: 0 }
+    }
+
+    /// How many bytes went through so far.
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes
+    }
+
+    /// The inner writer, the digest of all that went through, and its size in bytes.
+    pub fn finish(self) -> (W, Digest, u64) {
+        (self.inner, Digest(self.hasher.finalize().into()), self.written_bytes)
+    }
+}
+
+impl<W: Write> Write for HashingWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(bytes)?;
+        self.hasher.update(&bytes[..count]);
+        self.written_bytes += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_of_another_form_are_refused() {
+        let good = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(good.parse::<Digest>().map(|digest| digest.to_string()).ok().as_deref(), Some(good));
+        assert_eq!(Digest::of(b"").to_string(), good);
+        for bad in [
+            "",
+            "sha256:",
+            "sha256:../../etc/passwd",
+            "sha512:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+            "sha256:E3B0C44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+            "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b85",
+            "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\n",
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+            "sha256:é3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b85",
+        ] {
+            assert!(bad.parse::<Digest>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_hashing_writer_hashes_and_counts_what_passed() {
+        let mut writer = HashingWriter::new(Vec::new());
+        writer.write_all(b"abc").expect("a Vec takes all bytes");
+        let (inner, digest, size) = writer.finish();
+        assert_eq!((inner.as_slice(), digest, size), (&b"abc"[..], Digest::of(b"abc"), 3));
+    }
+}

@@ -1,0 +1,188 @@
+//! What went wrong, told to a person: what failed and on what, why, the next step, and the exit code it ends with.
+//!
+//! Every room returns a [`Problem`] unless its callers must branch on the cause. Nothing here prints, and no secret
+//! may enter a message: whoever makes a problem of a URL or a header strips it first.
+
+use std::error::Error;
+use std::fmt;
+
+/// The class of a failure, which decides the process's exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// I/O, network, a refusal by a service, something missing under `--offline`: 1.
+    Failed,
+    /// Flags, configuration, a missing or conflicting asset, no such package or binary: 2.
+    Usage,
+    /// A check refused the image: 3.
+    Refused,
+    /// Cargo's build or metadata failed: 101.
+    Cargo,
+    /// Stopped by SIGINT: 130.
+    Interrupted,
+    /// Stopped by SIGTERM: 143.
+    Terminated,
+}
+
+impl Exit {
+    /// The process exit code of this class.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Refused => 3,
+            Self::Cargo => 101,
+            Self::Interrupted => 130,
+            Self::Terminated => 143,
+        }
+    }
+}
+
+/// A failure with its cause and its next step.
+///
+/// Messages are lower-case fragments without a full stop that name the path, URL or digest they are about.
+#[derive(Debug)]
+pub struct Problem {
+    exit: Exit,
+    message: String,
+    help: Option<String>,
+    cause: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl Problem {
+    /// A failure of the given class.
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), help: None, cause: None }
+    }
+
+    /// A failure of class [`Exit::Failed`].
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::new(Exit::Failed, message)
+    }
+
+    /// A failure of class [`Exit::Usage`].
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
+    /// A failure of class [`Exit::Refused`].
+    pub fn refused(message: impl Into<String>) -> Self {
+        Self::new(Exit::Refused, message)
+    }
+
+    /// Adds the next step, printed as a `help:` line.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Adds what caused this.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+
+    /// Wraps this into a problem of the same class that says what was being done.
+    #[must_use]
+    pub fn context(self, message: impl Into<String>) -> Self {
+        Self { exit: self.exit, message: message.into(), help: None, cause: Some(Box::new(self)) }
+    }
+
+    /// The class, which decides the exit code.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    /// What failed, without causes.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The messages of the causes, outermost first.
+    #[must_use]
+    pub fn causes(&self) -> Vec<String> {
+        let mut causes = Vec::new();
+        let mut next = self.source();
+        while let Some(cause) = next {
+            causes.push(cause.to_string());
+            next = cause.source();
+        }
+        causes
+    }
+
+    /// The next step: the outermost one along the chain of causes.
+    #[must_use]
+    pub fn next_step(&self) -> Option<&str> {
+        let mut problem = self;
+        loop {
+            if let Some(help) = &problem.help {
+                return Some(help);
+            }
+            problem = problem.cause.as_deref()?.downcast_ref::<Problem>()?;
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for Problem {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.cause.as_deref().map(|cause| cause as &(dyn Error + 'static))
+    }
+}
+
+/// A result whose failure is a [`Problem`].
+pub type Result<T, E = Problem> = std::result::Result<T, E>;
+
+/// Turns an I/O error into a [`Problem`] that names what was tried.
+pub trait IoContext<T> {
+    /// `message` says what was tried on which path, as in ``could not open `a/b` ``.
+    fn or_failed(self, message: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T> IoContext<T> for std::io::Result<T> {
+    fn or_failed(self, message: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|error| match error.downcast::<Problem>() {
+            Ok(problem) => problem,
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => Problem::failed(message())
+                .because(error)
+                .help("free some space, or move the target directory with `--target-dir`"),
+            Err(error) => Problem::failed(message()).because(error),
+        })
+    }
+}
+
+impl From<Problem> for std::io::Error {
+    fn from(problem: Problem) -> Self {
+        std::io::Error::other(problem)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_outermost_help_along_the_chain_is_the_next_step() {
+        let inner = Problem::usage("no such asset `a`").help("create it");
+        let outer = inner.context("could not pack layer `a`");
+        assert_eq!(outer.exit(), Exit::Usage);
+        assert_eq!(outer.next_step(), Some("create it"));
+        assert_eq!(outer.causes(), ["no such asset `a`"]);
+    }
+
+    #[test]
+    fn a_problem_survives_a_trip_through_an_io_error() {
+        let error: std::io::Error = Problem::refused("no").help("do").into();
+        let back = Err::<(), _>(error).or_failed(|| "could not write".into()).unwrap_err();
+        assert_eq!((back.message(), back.exit(), back.next_step()), ("no", Exit::Refused, Some("do")));
+    }
+}
