@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use clap::ValueEnum;
 
+use super::check;
+
 /// `PATH[:DEST]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AssetArg {
@@ -69,9 +71,13 @@ impl FromStr for EntrypointArg {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if !text.trim_start().starts_with('[') {
+            check::word(text)?;
             return Ok(Self(vec![text.into()]));
         }
-        serde_json::from_str(text).map(Self).map_err(|error| format!("not a JSON array of strings: {error}"))
+        let words: Vec<String> =
+            serde_json::from_str(text).map_err(|error| format!("not a JSON array of strings: {error}"))?;
+        check::entrypoint(&words)?;
+        Ok(Self(words))
     }
 }
 
@@ -219,9 +225,12 @@ mod tests {
     #[test]
     fn an_entry_point_is_one_word_unless_it_is_an_array() {
         let words = |words: &[&str]| Ok(EntrypointArg(words.iter().map(ToString::to_string).collect()));
-        for (text, expected) in
-            [("/bin/a b", words(&["/bin/a b"])), (r#"["/bin/a", "b"]"#, words(&["/bin/a", "b"])), ("[]", words(&[]))]
-        {
+        for (text, expected) in [
+            ("/bin/a b", words(&["/bin/a b"])),
+            (r#"["/bin/a", "b"]"#, words(&["/bin/a", "b"])),
+            ("[]", Err("must have at least one word".to_owned())),
+            ("", Err("must not be empty".to_owned())),
+        ] {
             assert_eq!(text.parse::<EntrypointArg>(), expected, "{text}");
         }
         for bad in ["[", "[1]", r#"["a"] b"#] {
