@@ -141,9 +141,9 @@ impl FromStr for JobsArg {
 /// A family of media types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum FormatArg {
-    /// OCI's.
+    /// OCI's types, throughout.
     Oci,
-    /// Docker's.
+    /// Docker's types, throughout.
     Docker,
 }
 
@@ -152,9 +152,9 @@ pub enum FormatArg {
 pub enum ColorArg {
     /// On a terminal that wants it.
     Auto,
-    /// Always.
+    /// Whatever the stream is.
     Always,
-    /// Never.
+    /// Whatever the terminal is.
     Never,
 }
 
