@@ -201,6 +201,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn an_asset_survives_being_put_together_and_split(path in "[^:]{1,20}", to in proptest::option::of("[^:]{1,20}")) {
             let text = to.as_ref().map_or_else(|| path.clone(), |to| format!("{path}:{to}"));
