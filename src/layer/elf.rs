@@ -414,9 +414,9 @@ mod tests {
         let segments = header.program_headers(LE, data).expect("program headers");
         let dynamic = segments.iter().find(|segment| segment.p_type(LE) == elf::PT_DYNAMIC).expect("a dynamic file");
         let (offset, size) = dynamic.file_range(LE);
-        let dynamic = Dynamic::read(data, segments, offset, size).ok().expect("a dynamic section");
+        let dynamic = Dynamic::read(data, segments, offset, size).expect("a dynamic section");
         let tables = [(elf::DT_VERNEED, 64), (elf::DT_VERDEF, 512), (elf::DT_STRTAB, 4096)].map(|(tag, size)| {
-            let start = dynamic.offset_of(dynamic.value(tag).expect("a table")).ok().expect("inside") as usize;
+            let start = dynamic.offset_of(dynamic.value(tag).expect("a table")).expect("inside") as usize;
             start..start + size
         });
         let dynamic = offset as usize..(offset + size) as usize;
