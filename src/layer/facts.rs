@@ -57,12 +57,7 @@ pub enum EntryKind {
 
 impl LayerFacts {
     /// Adds what the ELF file at `path` in the image says, if it is one.
-    pub(super) fn look_into(
-        &mut self,
-        path: &str,
-        elf: Option<ElfFacts>,
-        glibc: impl FnOnce() -> Option<String>,
-    ) {
+    pub(super) fn look_into(&mut self, path: &str, elf: Option<ElfFacts>, glibc: impl FnOnce() -> Option<String>) {
         if path.ends_with("/libc.so.6") || is_versioned_libc(path) {
             self.glibc = glibc().or(self.glibc.take());
         }

@@ -20,7 +20,7 @@ use super::tarball::TarSink;
 use super::{Layer, Origin, Pipeline, elf, facts, tarball};
 use crate::event::{Session, Task, TaskKind, TaskOutcome};
 use crate::oci::{Descriptor, DiffId, Digest, HashingWriter, media_type};
-use crate::problem::{IoContext as _, Problem, Result};
+use crate::problem::{Problem, Result};
 use crate::store::{Kind, Store};
 
 /// How records are used while making layers.

@@ -80,7 +80,10 @@ fn split(pack: Pack) -> Vec<LayerSpec> {
     };
     let mut layers: Vec<_> = large.into_iter().map(own).collect();
     // Directories alone are no reason for a layer beside those of their files.
-    if layers.is_empty() || rest.iter().any(|entry| !matches!(entry.content, Content::Directory { .. })) || has_empty_directory(&rest, &layers) {
+    if layers.is_empty()
+        || rest.iter().any(|entry| !matches!(entry.content, Content::Directory { .. }))
+        || has_empty_directory(&rest, &layers)
+    {
         layers.push(LayerSpec { name, origin, entries: rest });
     }
     layers
@@ -88,15 +91,15 @@ fn split(pack: Pack) -> Vec<LayerSpec> {
 
 /// Whether a directory would be missing from the image if only the large files' layers were made.
 fn has_empty_directory(rest: &[Entry], layers: &[LayerSpec]) -> bool {
-    let made: BTreeSet<_> = layers.iter().flat_map(|layer| &layer.entries).flat_map(|entry| ancestors(&entry.path)).collect();
+    let made: BTreeSet<_> =
+        layers.iter().flat_map(|layer| &layer.entries).flat_map(|entry| ancestors(&entry.path)).collect();
     rest.iter().any(|entry| !made.contains(entry.path.as_path()))
 }
 
 /// Merges the smallest asset layers until there are `limit` layers at most.
 fn share_smallest(layers: &mut Vec<LayerSpec>, limit: usize) {
     while layers.len() > limit {
-        let mut assets: Vec<_> =
-            (0..layers.len()).filter(|index| layers[*index].origin == Origin::Asset).collect();
+        let mut assets: Vec<_> = (0..layers.len()).filter(|index| layers[*index].origin == Origin::Asset).collect();
         if assets.len() < 2 {
             return;
         }
@@ -161,8 +164,7 @@ fn check_conflicts(packs: &[Pack]) -> Result<()> {
 }
 
 fn conflict(path: &Path, one: &str, other: &str) -> Problem {
-    let sources =
-        if one == other { format!("two sources within `{one}`") } else { format!("`{one}` and `{other}`") };
+    let sources = if one == other { format!("two sources within `{one}`") } else { format!("`{one}` and `{other}`") };
     Problem::usage(format!("`/{}` has two sources: {sources}", path.display()))
         .help("give one of them another destination, or exclude the file from one")
 }

@@ -114,8 +114,15 @@ impl<R: Read> Scanner<'_, R> {
                 let long = std::mem::take(long);
                 let entry = entry(header, kind, &long, long.size.unwrap_or(header_size));
                 // Links and directories may state a size and have no content (POSIX, ustar typeflag).
-                let has_content = !matches!(kind, EntryType::Link | EntryType::Symlink | EntryType::Directory
-                    | EntryType::Char | EntryType::Block | EntryType::Fifo);
+                let has_content = !matches!(
+                    kind,
+                    EntryType::Link
+                        | EntryType::Symlink
+                        | EntryType::Directory
+                        | EntryType::Char
+                        | EntryType::Block
+                        | EntryType::Fifo
+                );
                 if kind == EntryType::GNUSparse {
                     self.skip_sparse_map(header)?;
                 }

@@ -69,10 +69,9 @@ impl Suspicion {
 
 fn suspicion(place: &Path) -> Option<Suspicion> {
     let name = place.file_name()?.to_str()?;
-    let directory = |wanted: &str| {
-        place.parent().is_some_and(|parent| parent.iter().any(|part| part == wanted))
-    };
-    let parent_is = |wanted: &str| place.parent().is_some_and(|parent| parent.file_name().is_some_and(|part| part == wanted));
+    let directory = |wanted: &str| place.parent().is_some_and(|parent| parent.iter().any(|part| part == wanted));
+    let parent_is =
+        |wanted: &str| place.parent().is_some_and(|parent| parent.file_name().is_some_and(|part| part == wanted));
     let named = |what| Some(Suspicion { what, content: &[] });
     let holding = |what, content| Some(Suspicion { what, content });
     if name.starts_with(".env") {

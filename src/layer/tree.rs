@@ -79,8 +79,12 @@ impl Tree {
 
     fn remove_below(&mut self, path: &str) {
         let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
-        let below: Vec<_> =
-            self.nodes.range(prefix.clone()..).map(|(path, _)| path.clone()).take_while(|p| p.starts_with(&prefix)).collect();
+        let below: Vec<_> = self
+            .nodes
+            .range(prefix.clone()..)
+            .map(|(path, _)| path.clone())
+            .take_while(|p| p.starts_with(&prefix))
+            .collect();
         for path in below {
             self.nodes.remove(&path);
         }

@@ -72,7 +72,8 @@ impl<'a> Walk<'a> {
             exclude.add(parse_glob(pattern, asset, "exclude")?);
         }
         let exclude = exclude.build().map_err(|error| invalid_glob(asset, "exclude", &error))?;
-        let secrets = secrets::Guard::new(&asset.allow_secrets).map_err(|error| invalid_glob(asset, "allow-secrets", &error))?;
+        let secrets =
+            secrets::Guard::new(&asset.allow_secrets).map_err(|error| invalid_glob(asset, "allow-secrets", &error))?;
         Ok(Self { asset, exclude, secrets })
     }
 
@@ -178,8 +179,12 @@ impl<'a> Walk<'a> {
     fn link(&self, path: &Path, root: &Path) -> Result<PathBuf> {
         let target = fs::read_link(path).or_failed(|| format!("could not read the symlink `{}`", path.display()))?;
         let leaves = || {
-            Problem::usage(format!("symlink `{}` leaves the asset: it points to `{}`", path.display(), target.display()))
-                .help("set `follow-symlinks = true` in the asset's table to pack what links point to, or exclude it")
+            Problem::usage(format!(
+                "symlink `{}` leaves the asset: it points to `{}`",
+                path.display(),
+                target.display()
+            ))
+            .help("set `follow-symlinks = true` in the asset's table to pack what links point to, or exclude it")
         };
         let parent = path.parent().unwrap_or(root);
         if target.is_absolute() || !normalize(&parent.join(&target)).starts_with(root) {
