@@ -132,7 +132,7 @@ mod tests {
         let repeated: Vec<u8> = noise(8192).into_iter().cycle().take(1 << 20).collect();
         let weights: Vec<u8> = noise(1 << 20)
             .chunks(4)
-            .flat_map(|chunk| [chunk[0], chunk[1], chunk[2], 0xbc | (chunk[3] & 0x81)])
+            .flat_map(|chunk| [chunk[0], chunk[1], chunk[2], 0xb8 | (chunk[3] & 0x83)])
             .collect();
         for (name, block, expected) in [
             ("empty", Vec::new(), false),
@@ -141,7 +141,7 @@ mod tests {
             ("zeros", vec![0; 1 << 20], true),
             ("repeated noise", repeated, true),
             ("noise", noise(1 << 20), false),
-            // Three noisy bytes and one of two values: an order-0 code saves about a tenth.
+            // Three noisy bytes and one of eight values: an order-0 code saves a twentieth.
             ("weights", weights, false),
         ] {
             assert_eq!(is_worthwhile(&block), expected, "{name}");
