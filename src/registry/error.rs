@@ -43,6 +43,8 @@ pub enum ErrorKind {
     Content,
     /// A rule of ours forbids to go on, or the work was asked to stop.
     Stopped,
+    /// Nobody takes the bytes any more: the cause lies with whoever took them.
+    Unwanted,
 }
 
 /// An error answer: its status and the codes of the distribution specification.
@@ -95,8 +97,14 @@ impl Error {
                 matches!(refusal.status, 408 | 429 | 500 | 502 | 503 | 504 | 522)
                     || refusal.codes.iter().any(|code| code == "TOOMANYREQUESTS" || code == "UNAVAILABLE")
             }
-            ErrorKind::Content | ErrorKind::Stopped => false,
+            ErrorKind::Content | ErrorKind::Stopped | ErrorKind::Unwanted => false,
         }
+    }
+
+    /// Whether the failure is that nobody took the bytes.
+    #[must_use]
+    pub fn is_receiver_gone(&self) -> bool {
+        self.kind == ErrorKind::Unwanted
     }
 
     /// How long the registry asked to wait.

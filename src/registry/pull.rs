@@ -62,6 +62,8 @@ pub enum Piece {
     Bytes(Bytes),
     /// Everything so far is void, the blob begins anew.
     Restart,
+    /// What was sent since the last restart is the whole blob, verified.
+    End,
 }
 
 impl Client {
@@ -116,6 +118,7 @@ impl Client {
                 match piece {
                     Piece::Bytes(piece) => bytes.extend_from_slice(&piece),
                     Piece::Restart => bytes.clear(),
+                    Piece::End => break,
                 }
             }
             bytes
@@ -129,8 +132,9 @@ impl Client {
         pulled.map(|()| bytes)
     }
 
-    /// Sends a blob's bytes into `pieces`. Success means that what was sent since the last [`Piece::Restart`] is
-    /// exactly the blob that `descriptor` describes. A broken connection is resumed where it broke.
+    /// Sends a blob's bytes into `pieces`, and [`Piece::End`] if and only if what was sent since the last
+    /// [`Piece::Restart`] is exactly the blob that `descriptor` describes. A broken connection is resumed where it
+    /// broke.
     ///
     /// # Errors
     /// When the registry is not reached or refuses, when the blob is not what it must be twice in a row, or when
@@ -178,7 +182,7 @@ impl Client {
         let digest: [u8; 32] = received.hasher.finalize().into();
         let digest = Digest::from(digest);
         if digest == descriptor.digest {
-            return Ok(());
+            return send(pieces, Piece::End).await;
         }
         let what = format!("blob of `{repository}` from `{}`", self.transport.origin);
         Err(wrong_digest(&what, &descriptor.digest, &digest))
@@ -253,7 +257,8 @@ impl Received {
 }
 
 async fn send(pieces: &mpsc::Sender<Piece>, piece: Piece) -> Result<(), Error> {
-    pieces.send(piece).await.map_err(|_| Problem::failed("nobody takes the blob's bytes any more").into())
+    let unwanted = |_| Error::new(ErrorKind::Unwanted, Problem::failed("nobody takes the blob's bytes any more"));
+    pieces.send(piece).await.map_err(unwanted)
 }
 
 /// Headers that ask for the bytes as they are: a transparent compression would break every digest.
