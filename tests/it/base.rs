@@ -1,0 +1,1 @@
+//! Base images from every kind of source.
