@@ -22,7 +22,8 @@ use crate::store::Store;
 /// Tar pads members to blocks of this many bytes, and ends with two empty ones (POSIX ustar).
 const BLOCK_BYTES: usize = 512;
 
-/// Writes `image` to `path` as a tar of an OCI layout that holds it as `name`.
+/// Writes `image` to `path` as a tar of an OCI layout that holds it as `name`, in lower case: podman refuses to load
+/// other names.
 ///
 /// # Errors
 /// When a blob is missing or the file cannot be written, or the session is asked to stop: nothing is at `path` then
@@ -30,7 +31,7 @@ const BLOCK_BYTES: usize = 512;
 pub fn oci(store: &Store, name: &str, image: &Image, path: &Path, session: &Session) -> Result<()> {
     write(name, image, path, session, |archive| {
         let mut index = Index::new();
-        index.put(name, image);
+        index.put(&repository_name(name), image);
         // What says what is inside comes first, so that a reader of a pipe need not wait for gigabytes.
         archive.bytes(LAYOUT_FILE.0, LAYOUT_FILE.1)?;
         archive.bytes(INDEX_FILE, &index.to_bytes())?;
@@ -197,8 +198,10 @@ mod tests {
         let store = new_store(directory.path());
         let image = stored_image(&store, "one");
         let path = directory.path().join("out/hello.tar");
-        oci(&store, "hello", &image, &path, &Session::silent()).expect("written");
+        oci(&store, "Hello", &image, &path, &Session::silent()).expect("written");
         let members = members(&path);
+        let index = String::from_utf8_lossy(&members[1].2).into_owned();
+        assert!(index.contains(r#""org.opencontainers.image.ref.name":"hello""#), "{index}");
         let names: Vec<_> = members.iter().map(|(path, ..)| path.as_str()).collect();
         assert_eq!(names[..4], ["oci-layout", "index.json", "blobs/", "blobs/sha256/"]);
         assert_eq!(members.len(), 4 + 5);
