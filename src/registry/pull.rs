@@ -179,7 +179,7 @@ impl Client {
                 Err(error) => return Err(error),
             }
         }
-        let digest = Digest::from(received.hasher);
+        let digest = Digest::from(<[u8; 32]>::from(received.hasher.finalize()));
         if digest == descriptor.digest {
             return send(pieces, Piece::End).await;
         }
