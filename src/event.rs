@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::oci::{DiffId, Digest};
 use crate::problem::{Exit, Problem, Result};
 
-/// Something that happened.
+/// Something that happened. Names and sizes are as people should see them; bytes count uncompressed tar or pulled blob.
+#[expect(missing_docs, reason = "each variant's sentence names its fields")]
 #[derive(Debug, Clone)]
 pub enum Event<'a> {
     /// A line of cargo's JSON messages, as cargo printed it.
