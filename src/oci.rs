@@ -36,12 +36,6 @@ impl Digest {
     }
 }
 
-impl From<Sha256> for Digest {
-    fn from(hasher: Sha256) -> Self {
-        Self(hasher.finalize().into())
-    }
-}
-
 impl From<[u8; 32]> for Digest {
     /// The digest with these bytes, from a hasher that saw what it names.
     fn from(bytes: [u8; 32]) -> Self {

@@ -36,6 +36,15 @@ struct Seen {
     uncompressed_size: u64,
 }
 
+/// What the store has of a layer already.
+enum Present {
+    Nothing,
+    /// Its bytes.
+    Blob,
+    /// The layer that was packed from it.
+    Packed(Box<Layer>),
+}
+
 /// What every layer's work needs.
 struct Fetch {
     source: Source,
@@ -63,12 +72,12 @@ pub async fn pull(base: &Base, store: &Arc<Store>, pipeline: &Arc<Pipeline>, ses
     });
     let present = fetch.clone().blocking({
         let layers = base.layers.clone();
-        move |fetch| Ok(layers.iter().map(|layer| fetch.is_present(layer)).collect::<Vec<_>>())
+        move |fetch| Ok(layers.iter().map(|layer| fetch.find(layer)).collect::<Vec<_>>())
     });
     let present = present.await?;
     fetch.refuse_if_offline(base, &present)?;
     let layers = base.layers.iter().cloned().zip(present);
-    let layers = layers.map(|(layer, is_present)| fetch.clone().layer(layer, is_present));
+    let layers = layers.map(|(layer, present)| fetch.clone().layer(layer, present));
     stream::iter(layers).buffered(AT_ONCE).try_collect().await
 }
 
@@ -82,13 +91,22 @@ impl Fetch {
         done.map_err(|error| Problem::failed("work on a base layer failed").because(error))?
     }
 
-    /// Whether the layer's bytes are in the store as they will be in the image.
-    fn is_present(&self, layer: &BaseLayer) -> bool {
+    /// What the store has of a layer.
+    fn find(&self, layer: &BaseLayer) -> Present {
+        // Without the network there is nothing but the store.
         let may_look = !self.no_cache || (self.offline && matches!(self.source, Source::Registry { .. }));
-        may_look && layer.compression == Compression::Gzip && self.store.contains(&layer.descriptor)
+        match layer.compression {
+            _ if !may_look => Present::Nothing,
+            Compression::Gzip if self.store.contains(&layer.descriptor) => Present::Blob,
+            Compression::Gzip => Present::Nothing,
+            Compression::None => {
+                let packed = self.pipeline.packed_before("base", layer.diff_id, &self.store);
+                packed.map_or(Present::Nothing, |packed| Present::Packed(Box::new(packed)))
+            }
+        }
     }
 
-    fn refuse_if_offline(&self, base: &Base, present: &[bool]) -> Result<()> {
+    fn refuse_if_offline(&self, base: &Base, present: &[Present]) -> Result<()> {
         if !self.offline || !matches!(self.source, Source::Registry { .. }) {
             return Ok(());
         }
@@ -96,7 +114,7 @@ impl Fetch {
             .layers
             .iter()
             .zip(present)
-            .filter(|(_, is_present)| !**is_present)
+            .filter(|(_, present)| matches!(present, Present::Nothing))
             .map(|(layer, _)| layer.descriptor.digest.to_string())
             .collect();
         if missing.is_empty() {
@@ -110,11 +128,14 @@ impl Fetch {
         Err(Problem::failed(message).help("run once without `--offline`"))
     }
 
-    async fn layer(self: Arc<Self>, layer: BaseLayer, is_present: bool) -> Result<Layer> {
-        let context = format!("could not take layer {} of base image `{}`", layer.descriptor.digest, self.shown);
-        let taken = match layer.compression {
-            Compression::Gzip => self.gzip_layer(layer, is_present).await,
-            Compression::None => self.plain_layer(layer).await,
+    async fn layer(self: Arc<Self>, layer: BaseLayer, present: Present) -> Result<Layer> {
+        let Descriptor { digest, size, .. } = layer.descriptor;
+        let context = format!("could not take layer {digest} of base image `{}`", self.shown);
+        let taken = match (present, layer.compression) {
+            _ if size > MAX_UNPACKED => Err(too_large()),
+            (Present::Packed(packed), _) => Ok(*packed),
+            (present, Compression::Gzip) => self.gzip_layer(layer, matches!(present, Present::Blob)).await,
+            (_, Compression::None) => self.plain_layer(layer).await,
         };
         taken.map_err(|problem| problem.context(context))
     }
@@ -311,11 +332,13 @@ struct Capped<R> {
 impl<R: Read> Read for Capped<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
-        self.left = self.left.checked_sub(count as u64).ok_or_else(|| {
-            Problem::refused("it unpacks to more than the 10 GiB that Lambda takes").help("take a smaller base")
-        })?;
+        self.left = self.left.checked_sub(count as u64).ok_or_else(too_large)?;
         Ok(count)
     }
+}
+
+fn too_large() -> Problem {
+    Problem::refused("it unpacks to more than the 10 GiB that Lambda takes").help("take a smaller base")
 }
 
 /// Opens a regular file, never through a symlink.

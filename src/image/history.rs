@@ -11,7 +11,7 @@ use crate::layer::{Layer, Origin};
 ///
 /// `created` is RFC 3339. Nothing in our entries depends on the machine or the moment.
 #[must_use]
-pub fn extend(base: &Value, layers: &[Layer], created: &str) -> Vec<Value> {
+pub(super) fn extend(base: &Value, layers: &[Layer], created: &str) -> Vec<Value> {
     let base_layers = layers.iter().filter(|layer| layer.origin == Origin::Base).count();
     let mut history = repair(base, base_layers, created);
     let ours = layers.iter().filter(|layer| layer.origin != Origin::Base);

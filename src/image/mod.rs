@@ -4,10 +4,13 @@
 //! archive is apart, and nothing here knows how layers are made or where a base comes from.
 
 pub mod archive;
-pub mod config;
-pub mod history;
+mod config;
+mod files;
+mod history;
+mod index;
 pub mod layout;
 pub mod placement;
+pub mod result;
 
 use serde::Serialize;
 use serde_json::Value;

@@ -201,7 +201,7 @@ impl<'a> BlockWriter<'a> {
 
     fn finish(&mut self) -> Result<(DiffId, u64)> {
         self.send().or_failed(|| "could not write the layer".into())?;
-        let digest = Digest::from(std::mem::take(&mut self.hasher));
+        let digest = Digest::from(<[u8; 32]>::from(std::mem::take(&mut self.hasher).finalize()));
         Ok((DiffId(digest), self.size))
     }
 }

@@ -55,7 +55,7 @@ pub(super) fn scan(tar: impl Read, session: &Session) -> Result<(DiffId, LayerFa
         return read(error);
     }
     facts.uncompressed_size = scanner.input.size;
-    Ok((DiffId(Digest::from(scanner.input.hasher)), facts))
+    Ok((DiffId(Digest::from(<[u8; 32]>::from(scanner.input.hasher.finalize()))), facts))
 }
 
 /// What extension headers say of the member that follows them.

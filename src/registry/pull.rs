@@ -179,8 +179,7 @@ impl Client {
                 Err(error) => return Err(error),
             }
         }
-        let digest: [u8; 32] = received.hasher.finalize().into();
-        let digest = Digest::from(digest);
+        let digest = Digest::from(received.hasher);
         if digest == descriptor.digest {
             return send(pieces, Piece::End).await;
         }

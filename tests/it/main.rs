@@ -1,0 +1,6 @@
+//! Tests of the whole: the library's wires against servers that misbehave, and the real binary.
+
+mod base;
+mod login;
+mod pull;
+mod support;
