@@ -3,6 +3,7 @@
 //! Nothing is decided here. Defaults, the environment and metadata are `config`'s; this room only says what was typed
 //! and refuses what contradicts itself on the command line.
 
+pub mod check;
 pub mod values;
 
 use std::ffi::{OsStr, OsString};
@@ -60,6 +61,11 @@ Examples:
   cargo lambda-image build -p api --bin resize --output docker-archive:resize.tar
   cargo lambda-image build --no-binary --base public.ecr.aws/lambda/nodejs:22 --asset dist:. --handler app.get";
 
+/// A parser of strings that obey a rule.
+fn checked(rule: fn(&str) -> Result<(), String>) -> impl Fn(&str) -> Result<String, String> + Clone {
+    move |text| rule(text).map(|()| text.to_owned())
+}
+
 /// What `build` can be told.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct BuildArgs {
@@ -106,7 +112,7 @@ pub struct SelectionArgs {
     pub no_binary: bool,
 
     /// Name of the image [default: the binary's; without one, the package's or the folder's]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = checked(check::image_name))]
     pub name: Option<String>,
 }
 
@@ -151,7 +157,7 @@ pub struct CompileArgs {
     pub x86_64: bool,
 
     /// Build for the target triple
-    #[arg(long, value_name = "TRIPLE")]
+    #[arg(long, value_name = "TRIPLE", value_parser = checked(check::triple))]
     pub target: Option<String>,
 
     /// Directory for all generated artifacts; images go to its `lambda-image`
@@ -159,7 +165,7 @@ pub struct CompileArgs {
     pub target_dir: Option<PathBuf>,
 
     /// Another cargo subcommand that compiles: `zigbuild`, `lambda build` [default: build]
-    #[arg(long, value_name = "CMD")]
+    #[arg(long, value_name = "CMD", value_parser = checked(check::word))]
     pub cargo_build: Option<String>,
 
     /// Number of parallel jobs and compressing threads [default: # of CPUs]
@@ -173,7 +179,7 @@ pub struct CompileArgs {
 pub struct ImageArgs {
     /// Base image: registry/name:tag[@digest], oci:DIR[:ref], oci-archive:FILE, docker-archive:FILE or scratch
     /// [default: public.ecr.aws/lambda/provided:al2023]
-    #[arg(long, value_name = "REF")]
+    #[arg(long, value_name = "REF", value_parser = checked(check::base))]
     pub base: Option<String>,
 
     /// File, directory or glob to pack, and where to: relative to /var/task, or absolute
@@ -190,7 +196,7 @@ pub struct ImageArgs {
     pub no_assets: bool,
 
     /// CMD of the image, exactly one word [default: the binary's name]
-    #[arg(long)]
+    #[arg(long, value_parser = checked(check::word))]
     pub handler: Option<String>,
 
     /// Environment variable of the image [repeatable]
@@ -202,7 +208,7 @@ pub struct ImageArgs {
     pub entrypoint: Option<EntrypointArg>,
 
     /// Working directory in the image (absolute) [default: the base's]
-    #[arg(long, value_name = "DIRECTORY")]
+    #[arg(long, value_name = "DIRECTORY", value_parser = checked(check::working_directory))]
     pub working_directory: Option<String>,
 
     /// Effort of compression: 0 stores, 9 is slowest
@@ -214,7 +220,7 @@ pub struct ImageArgs {
     pub format: Option<FormatArg>,
 
     /// Pack files matching this glob although they look like secrets [repeatable]
-    #[arg(long, value_name = "GLOB")]
+    #[arg(long, value_name = "GLOB", value_parser = checked(check::glob))]
     pub allow_secrets: Vec<String>,
 
     /// Also write the images to PATH, as oci-dir, oci-archive or docker-archive [default: oci-dir, in the target

@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use clap::ValueEnum;
 
+use super::check;
+
 /// `PATH[:DEST]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AssetArg {
@@ -69,9 +71,13 @@ impl FromStr for EntrypointArg {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if !text.trim_start().starts_with('[') {
+            check::word(text)?;
             return Ok(Self(vec![text.into()]));
         }
-        serde_json::from_str(text).map(Self).map_err(|error| format!("not a JSON array of strings: {error}"))
+        let words: Vec<String> =
+            serde_json::from_str(text).map_err(|error| format!("not a JSON array of strings: {error}"))?;
+        check::entrypoint(&words)?;
+        Ok(Self(words))
     }
 }
 
