@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::oci::{DiffId, Digest};
 use crate::problem::{Exit, Problem, Result};
 
-/// Something that happened.
+/// Something that happened. Names and sizes are as people should see them; bytes count uncompressed tar or pulled blob.
+#[expect(missing_docs, reason = "each variant's sentence names its fields")]
 #[derive(Debug, Clone)]
 pub enum Event<'a> {
     /// A line of cargo's JSON messages, as cargo printed it.
@@ -31,6 +32,8 @@ pub enum Event<'a> {
     TaskAdvanced { task: TaskId, bytes: u64 },
     /// A task ended; `outcome` says how, for people.
     TaskFinished { task: TaskId, outcome: TaskOutcome },
+    /// A layer of an image is there; layers come as they get ready, not in the image's order.
+    LayerReady { package: &'a str, bin: &'a str, layer: &'a LayerResult },
     /// Something failed and is tried again after a delay.
     Retrying { what: &'a str, why: &'a str, delay: Duration },
     /// Another process holds what this one needs.

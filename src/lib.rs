@@ -8,7 +8,7 @@
 //! - bridges: [`base`] brings a base image in;
 //! - wires (async): [`registry`] speaks the registry protocol;
 //! - engines (blocking): [`store`] under [`layer`] under [`image`] under [`check`]; [`cargo`] alone;
-//! - words: [`oci`], [`platform`], [`event`], [`problem`].
+//! - words: [`oci`], [`platform`], [`event`], [`problem`], [`units`].
 
 pub mod report;
 
@@ -30,3 +30,4 @@ pub mod event;
 pub mod oci;
 pub mod platform;
 pub mod problem;
+pub mod units;

@@ -24,6 +24,7 @@ fn rooms() -> BTreeMap<&'static str, (u8, &'static [&'static str])> {
         ("platform", (0, &[])),
         ("event", (0, &["oci", "problem"])),
         ("problem", (0, &[])),
+        ("units", (0, &[])),
     ])
 }
 
@@ -70,7 +71,7 @@ fn imports_look_down_only() {
                 let allowed = other == room || other_floor < floor || beside.contains(&other.as_str());
                 // The surface prints facts; it must not know the engines that tell them.
                 let blind = room == "report"
-                    && !["event", "oci", "platform", "problem"].contains(&other.as_str())
+                    && !["event", "oci", "platform", "problem", "units"].contains(&other.as_str())
                     && other != room;
                 if !allowed || blind {
                     broken.push(format!("{}:{}: `{room}` uses `{other}`", file.display(), number + 1));

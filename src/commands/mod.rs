@@ -1,1 +1,15 @@
-//! (to be written)
+//! One `run` a subcommand: each reads as the list of steps it is.
+//!
+//! Recipes join the rooms below and add what the user was after to their problems. They print nothing.
+
+pub mod build;
+
+use crate::problem::{Problem, Result};
+
+/// Runs an engine's blocking work on a thread of its own; the one crossing from async code to the engines.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Problem::failed("a part of the program panicked; this is a bug in it").because(error)),
+    }
+}

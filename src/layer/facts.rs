@@ -5,6 +5,7 @@ use std::io::Read;
 use serde::{Deserialize, Serialize};
 
 use super::elf::ElfFacts;
+use super::scan;
 use crate::event::Session;
 use crate::oci::DiffId;
 use crate::problem::Result;
@@ -34,6 +35,7 @@ pub struct EntryFacts {
     /// Bytes of content.
     pub size: u64,
     /// What a link points to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<String>,
 }
 
@@ -53,11 +55,30 @@ pub enum EntryKind {
     Other,
 }
 
+impl LayerFacts {
+    /// Adds what the ELF file at `path` in the image says, if it is one.
+    pub(super) fn look_into(&mut self, path: &str, elf: Option<ElfFacts>, glibc: impl FnOnce() -> Option<String>) {
+        if path.ends_with("/libc.so.6") || is_versioned_libc(path) {
+            self.glibc = glibc().or(self.glibc.take());
+        }
+        if let Some(elf) = elf {
+            self.elf.push((path.to_owned(), elf));
+        }
+    }
+}
+
+/// `libc-2.26.so`, which older systems have `libc.so.6` point to.
+fn is_versioned_libc(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    name.strip_prefix("libc-2.").is_some_and(|rest| {
+        rest.strip_suffix(".so").is_some_and(|minor| minor.bytes().all(|byte| byte.is_ascii_digit()))
+    })
+}
+
 /// Reads an uncompressed tar to its end and gathers its facts; nothing is unpacked, memory is bounded.
 ///
 /// # Errors
-/// When the tar is malformed or truncated, or when reading fails.
+/// When the tar is malformed, truncated or larger than Lambda takes, or when reading fails.
 pub fn scan(tar: impl Read, session: &Session) -> Result<(DiffId, LayerFacts)> {
-    let _ = (tar, session);
-    todo!()
+    scan::scan(tar, session)
 }

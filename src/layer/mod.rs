@@ -1,14 +1,42 @@
-//! A layer: what it is once made, what is asked for, and the pipeline between.
+//! A layer: what it is once made, and the pipeline that makes it.
+//!
+//! ```text
+//! entries -> tar -> DiffId -> blocks -> gzip on many threads -> one member -> sink (digest, size)
+//!            the producer's thread                              the framer's thread
+//! ```
+//!
+//! Bytes depend on the entries' content, the level and the format version alone. The sink is anything that takes
+//! bytes: here a blob of the store.
 
 pub mod elf;
 pub mod entries;
 pub mod facts;
 pub mod gzip;
+pub mod make;
+pub mod plan;
+mod probe;
+mod scan;
+pub mod secrets;
 pub mod tarball;
+mod threads;
+pub mod tree;
+pub mod walk;
 
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
 
-use crate::oci::{Descriptor, DiffId};
+use sha2::{Digest as _, Sha256};
+
+use crate::event::{Session, Task};
+use crate::oci::{Descriptor, DiffId, Digest};
+use crate::problem::{IoContext as _, Problem, Result};
+use gzip::{Block, Framer};
+use tarball::TarSink;
+use threads::{Budget, Compressors};
 
 /// Where a layer comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,25 +72,179 @@ pub struct Layer {
 #[derive(Debug)]
 pub struct Pipeline {
     level: u32,
+    threads: usize,
+    budget: Budget,
+    compressors: Compressors,
 }
 
 impl Pipeline {
     /// A pipeline of `threads` compressing threads at `level` (0 stores everything).
     #[must_use]
     pub fn new(threads: usize, level: u32) -> Self {
-        let _ = threads;
-        Self { level }
+        let threads = threads.max(1);
+        Self { level, threads, budget: Budget::new(), compressors: Compressors::new(threads) }
     }
 
-    /// Compresses an existing tar (a base's uncompressed layer) into the store and records its facts.
-    pub fn pack_tar(
+    /// The compression level.
+    #[must_use]
+    pub fn level(&self) -> u32 {
+        self.level
+    }
+
+    /// How many layers are made at once: enough that hashing one overlaps compressing another.
+    #[must_use]
+    pub fn layers_at_once(&self) -> usize {
+        (self.threads + 1).min(8)
+    }
+
+    /// Runs the tar bytes that `produce` writes through the pipeline into `sink`; returns the sink, the tar's digest
+    /// and its size in bytes.
+    ///
+    /// # Errors
+    /// What `produce` or the sink fails with, or an interruption.
+    pub fn run<W: Write + Send>(
         &self,
-        name: &str,
-        tar: impl std::io::Read + Send,
-        store: &crate::store::Store,
-        session: &crate::event::Session,
-    ) -> crate::problem::Result<Layer> {
-        let _ = (name, tar, store, session, self.level);
-        todo!()
+        sink: W,
+        task: &Task,
+        session: &Session,
+        produce: impl FnOnce(&mut BlockWriter<'_>) -> Result<()>,
+    ) -> Result<(W, DiffId, u64)> {
+        let sink_failed = AtomicBool::new(false);
+        let sink_failed = &sink_failed;
+        thread::scope(|scope| {
+            let (in_order, blocks) = mpsc::channel();
+            let framer = scope.spawn(move || self.frame(blocks, sink, task, sink_failed));
+            let produced = {
+                let mut writer = BlockWriter::new(self, in_order, session, sink_failed);
+                produce(&mut writer).and_then(|()| writer.finish())
+            };
+            let framed = framer.join().map_err(|_| Problem::failed("the thread that writes a layer panicked"))?;
+            match (produced, framed) {
+                // A sink that failed makes the producer fail too, with less to say.
+                (_, Err(error)) => Err(error).or_failed(|| "could not write the layer".into()),
+                (Err(problem), Ok(_)) => Err(problem),
+                (Ok((diff_id, size)), Ok(sink)) => Ok((sink, diff_id, size)),
+            }
+        })
+    }
+
+    /// Takes blocks in order as they get ready, and passes them on.
+    fn frame<W: Write>(
+        &self,
+        blocks: Receiver<Receiver<Block>>,
+        sink: W,
+        task: &Task,
+        sink_failed: &AtomicBool,
+    ) -> io::Result<W> {
+        let mut framer = Framer::new(sink);
+        for block in blocks {
+            let block = block.recv().map_err(|_| io::Error::other("a thread that compresses panicked"))?;
+            // After a failure blocks still go back to the budget, or other layers would wait for them for ever.
+            if let Ok(framing) = &mut framer {
+                if let Err(error) = framing.write(&block) {
+                    framer = Err(error);
+                    sink_failed.store(true, Ordering::Relaxed);
+                }
+                task.advance(block.filled as u64);
+            }
+            self.budget.give_back(block);
+        }
+        framer?.finish()
+    }
+}
+
+/// Cuts a tar into blocks, hashes it, and hands the blocks to the compressors in order.
+#[derive(Debug)]
+pub struct BlockWriter<'a> {
+    pipeline: &'a Pipeline,
+    in_order: Sender<Receiver<Block>>,
+    session: &'a Session,
+    sink_failed: &'a AtomicBool,
+    block: Option<Block>,
+    hasher: Sha256,
+    size: u64,
+}
+
+impl<'a> BlockWriter<'a> {
+    fn new(
+        pipeline: &'a Pipeline,
+        in_order: Sender<Receiver<Block>>,
+        session: &'a Session,
+        sink_failed: &'a AtomicBool,
+    ) -> Self {
+        Self { pipeline, in_order, session, sink_failed, block: None, hasher: Sha256::new(), size: 0 }
+    }
+
+    /// The block being filled and where to go on in it.
+    fn room(&mut self) -> &mut Block {
+        self.block.get_or_insert_with(|| self.pipeline.budget.take())
+    }
+
+    /// Counts `count` more bytes in the block being filled, and sends it on when it is full.
+    fn filled(&mut self, count: usize) -> io::Result<()> {
+        self.size += count as u64;
+        let block = self.room();
+        block.filled += count;
+        if block.filled == block.raw.len() { self.send() } else { Ok(()) }
+    }
+
+    fn send(&mut self) -> io::Result<()> {
+        self.session.check()?;
+        if self.sink_failed.load(Ordering::Relaxed) {
+            return Err(io::Error::other("nobody takes the layer's bytes any more"));
+        }
+        let Some(block) = self.block.take() else { return Ok(()) };
+        self.hasher.update(block.bytes());
+        let ready = self.pipeline.compressors.compress(block, self.pipeline.level);
+        self.in_order.send(ready).map_err(|_| io::Error::other("nobody takes the layer's bytes any more"))
+    }
+
+    fn finish(&mut self) -> Result<(DiffId, u64)> {
+        self.send().or_failed(|| "could not write the layer".into())?;
+        let digest = Digest::from(<[u8; 32]>::from(std::mem::take(&mut self.hasher).finalize()));
+        Ok((DiffId(digest), self.size))
+    }
+}
+
+impl Drop for BlockWriter<'_> {
+    fn drop(&mut self) {
+        if let Some(block) = self.block.take() {
+            self.pipeline.budget.give_back(block);
+        }
+    }
+}
+
+impl Write for BlockWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let block = self.room();
+        let count = bytes.len().min(block.raw.len() - block.filled);
+        let start = block.filled;
+        block.raw[start..start + count].copy_from_slice(&bytes[..count]);
+        self.filled(count)?;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl TarSink for BlockWriter<'_> {
+    fn take_from(&mut self, file: &mut File, size: u64) -> io::Result<u64> {
+        let mut taken = 0;
+        while taken < size {
+            let block = self.room();
+            let start = block.filled;
+            let room = (block.raw.len() - start).min(usize::try_from(size - taken).unwrap_or(usize::MAX));
+            let count = match file.read(&mut block.raw[start..start + room]) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            taken += count as u64;
+            self.filled(count)?;
+        }
+        Ok(taken)
     }
 }

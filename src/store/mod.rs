@@ -1,35 +1,64 @@
 //! Where things lie on disk: `<target>/lambda-image/` with its `layout/`, `records/` and temporary files.
 //!
-//! Content-addressed files and who may write or delete them. It knows nothing of what the bytes mean.
+//! Content-addressed files, and who may write or delete them when several builds run at once. It knows nothing of
+//! what the bytes mean.
 
 pub mod blob;
 pub mod records;
+mod trust;
 
 use std::collections::HashSet;
-use std::fs::File;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::event::Session;
+use crate::event::{Event, Session};
 use crate::oci::{Descriptor, Digest};
-use crate::problem::Result;
+use crate::problem::{IoContext as _, Problem, Result};
 
 pub use blob::BlobWriter;
 pub use records::{Kind, Records};
 
-/// The program's directory below Cargo's target directory. Open while a build runs: it holds a shared lock, so that
-/// nobody prunes what this build is about to use.
+/// The program's directory below Cargo's target directory. While it is open it holds a shared lock, so that nobody
+/// prunes what this build is about to use.
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
     records: Records,
+    /// Shared while builds run, exclusive while one of them prunes.
+    build_lock: File,
+    /// Removed with everything in it when the store is dropped; a killed build's is removed by the next one.
+    temporary: tempfile::TempDir,
+    /// Held for as long as `temporary` is in use: who can take it knows that its owner is dead.
+    _temporary_lock: File,
 }
 
 impl Store {
     /// Opens or creates the store at `root` (`<target>/lambda-image`), takes the shared lock and removes what killed
     /// builds left behind.
+    ///
+    /// # Errors
+    /// When the directories cannot be made or locked.
     pub fn open(root: &Path, session: &Session) -> Result<Self> {
-        let _ = (root, session);
-        todo!()
+        for directory in ["layout/blobs/sha256", "records", "tmp"] {
+            let path = root.join(directory);
+            fs::create_dir_all(&path).or_failed(|| format!("could not create `{}`", path.display()))?;
+        }
+        let build_lock = lock_file(&root.join("build.lock"))?;
+        match build_lock.try_lock_shared() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                session.emit(&Event::Waiting { what: "file lock on the image store" });
+                build_lock.lock_shared().or_failed(|| format!("could not lock `{}`", root.display()))?;
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(Problem::failed(format!("could not lock `{}`", root.display())).because(error));
+            }
+        }
+        let (temporary, temporary_lock) = claim_temporary(&root.join("tmp"))?;
+        let records = Records::new(root.join("records"), temporary.path().to_owned());
+        Ok(Self { root: root.to_owned(), records, build_lock, temporary, _temporary_lock: temporary_lock })
     }
 
     /// `<target>/lambda-image`.
@@ -56,38 +85,230 @@ impl Store {
         self.layout_path().join("blobs/sha256").join(digest.hex())
     }
 
-    /// Whether the blob is there and can be trusted: a regular file of the right size, written since the last boot,
-    /// or verified again now.
+    /// Whether the blob is there and can be trusted: untouched since this program wrote it during this boot of the
+    /// machine, or verified again now. One that turns out damaged is removed.
+    #[must_use]
     pub fn contains(&self, descriptor: &Descriptor) -> bool {
-        let _ = descriptor;
-        todo!()
+        trust::is_whole(self, &descriptor.digest, descriptor.size)
     }
 
-    /// Opens a blob for reading, never through a symlink.
+    /// Opens a blob for reading, never through a symlink (the class of CVE-2026-50162).
+    ///
+    /// # Errors
+    /// When it is absent, no regular file, or of another size.
     pub fn open_blob(&self, descriptor: &Descriptor) -> Result<File> {
-        let _ = descriptor;
-        todo!()
+        let path = self.blob_path(&descriptor.digest);
+        let file = open_plain(&path).or_failed(|| format!("could not open blob `{}`", path.display()))?;
+        let size = file.metadata().or_failed(|| format!("could not read the size of `{}`", path.display()))?.len();
+        if size != descriptor.size {
+            return Err(Problem::failed(format!(
+                "blob `{}` has {size} bytes and should have {}",
+                path.display(),
+                descriptor.size
+            ))
+            .help("delete the file and build again"));
+        }
+        Ok(file)
     }
 
     /// Begins a blob whose digest is not yet known, or is to be verified at the end.
+    ///
+    /// # Errors
+    /// When no temporary file can be made.
     pub fn writer(&self) -> Result<BlobWriter<'_>> {
-        todo!()
+        BlobWriter::new(self)
     }
 
     /// Writes small bytes as a blob; does nothing if it is already there.
+    ///
+    /// # Errors
+    /// When it cannot be written.
     pub fn write_blob(&self, bytes: &[u8]) -> Result<Digest> {
-        let _ = bytes;
-        todo!()
+        let digest = Digest::of(bytes);
+        if !trust::is_whole(self, &digest, bytes.len() as u64) {
+            let mut writer = self.writer()?;
+            writer.write_all(bytes).or_failed(|| format!("could not write blob {digest}"))?;
+            writer.finish()?;
+        }
+        Ok(digest)
     }
 
     /// An empty temporary file on the store's file system, removed when dropped.
+    ///
+    /// # Errors
+    /// When it cannot be made.
     pub fn temporary_file(&self) -> Result<tempfile::NamedTempFile> {
-        todo!()
+        let directory = self.temporary.path();
+        tempfile::NamedTempFile::new_in(directory)
+            .or_failed(|| format!("could not create a file in `{}`", directory.display()))
     }
 
-    /// Deletes every blob that is not in `keep`, unless another build is running.
-    pub fn prune(&self, keep: &HashSet<Digest>) -> Result<()> {
-        let _ = keep;
-        todo!()
+    /// Deletes every blob that `keep` does not name, unless another build is running. `keep` is asked once nobody
+    /// else can add blobs, so that it sees every finished build.
+    ///
+    /// # Errors
+    /// What `keep` fails with, or a directory that cannot be listed.
+    pub fn prune(&self, keep: impl FnOnce() -> Result<HashSet<Digest>>) -> Result<()> {
+        if self.build_lock.try_lock().is_err() {
+            // A failed conversion may have given up the shared lock.
+            return self.build_lock.lock_shared().or_failed(|| format!("could not lock `{}`", self.root.display()));
+        }
+        let kept = keep().and_then(|keep| self.delete_all_but(&keep));
+        let shared = self.build_lock.lock_shared().or_failed(|| format!("could not lock `{}`", self.root.display()));
+        kept.and(shared)
+    }
+
+    fn delete_all_but(&self, keep: &HashSet<Digest>) -> Result<()> {
+        let directory = self.layout_path().join("blobs/sha256");
+        let listed = || format!("could not list `{}`", directory.display());
+        for entry in fs::read_dir(&directory).or_failed(listed)? {
+            let entry = entry.or_failed(listed)?;
+            let digest = entry.file_name().to_str().and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok());
+            match digest {
+                Some(digest) if keep.contains(&digest) => {}
+                _ => {
+                    // What cannot be deleted costs space, and the next build tries again.
+                    let _ = fs::remove_file(entry.path());
+                    if let Some(digest) = digest {
+                        self.records.remove(Kind::Blob, &digest.to_string());
+                    }
+                }
+            }
+        }
+        self.records.expire();
+        Ok(())
+    }
+}
+
+/// Opens a file for reading unless the last part of its path is a symlink.
+fn open_plain(path: &Path) -> std::io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::Error::other("not a regular file")) }
+}
+
+fn lock_file(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .or_failed(|| format!("could not open `{}`", path.display()))
+}
+
+/// Makes this process's temporary directory and removes those whose owners are gone.
+fn claim_temporary(tmp: &Path) -> Result<(tempfile::TempDir, File)> {
+    let failed = || format!("could not prepare `{}`", tmp.display());
+    // Held while looking, so that nobody's directory is seen between its creation and its lock.
+    let guard = lock_file(&tmp.join("lock"))?;
+    guard.lock().or_failed(failed)?;
+    for entry in fs::read_dir(tmp).or_failed(failed)? {
+        let path = entry.or_failed(failed)?.path();
+        if path.is_dir() && lock_file(&path.join("lock")).is_ok_and(|lock| lock.try_lock().is_ok()) {
+            // What cannot be removed costs space, and the next build tries again.
+            let _ = fs::remove_dir_all(&path);
+        }
+    }
+    let mine = tempfile::TempDir::new_in(tmp).or_failed(failed)?;
+    let lock = lock_file(&mine.path().join("lock"))?;
+    lock.lock().or_failed(failed)?;
+    Ok((mine, lock))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::media_type;
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let store = Store::open(&directory.path().join("lambda-image"), &Session::silent()).expect("a new store");
+        (directory, store)
+    }
+
+    fn descriptor(bytes: &[u8]) -> Descriptor {
+        Descriptor {
+            media_type: media_type::OCI_LAYER_GZIP.into(),
+            digest: Digest::of(bytes),
+            size: bytes.len() as u64,
+        }
+    }
+
+    #[test]
+    fn a_blob_is_found_under_its_digest_once_finished() {
+        let (_directory, store) = store();
+        assert!(!store.contains(&descriptor(b"abc")));
+        let mut writer = store.writer().expect("a writer");
+        writer.write_all(b"abc").expect("written");
+        assert_eq!(fs::read_dir(store.layout_path().join("blobs/sha256")).expect("listed").count(), 0);
+        assert_eq!(writer.finish().expect("finished"), (Digest::of(b"abc"), 3));
+        assert!(store.contains(&descriptor(b"abc")));
+    }
+
+    #[test]
+    fn a_blob_that_was_changed_is_neither_trusted_nor_kept() {
+        let changes: [fn(&Path); 4] = [
+            |path| fs::write(path, b"abd").expect("rewritten"),
+            |path| fs::write(path, b"ab").expect("truncated"),
+            |path| fs::write(path, b"").expect("emptied"),
+            |path| {
+                fs::rename(path, path.with_extension("x")).expect("moved");
+                std::os::unix::fs::symlink(path.with_extension("x"), path).expect("linked");
+            },
+        ];
+        for change in changes {
+            let (_directory, store) = store();
+            let digest = store.write_blob(b"abc").expect("written");
+            change(&store.blob_path(&digest));
+            assert!(!store.contains(&descriptor(b"abc")));
+            assert_eq!(store.write_blob(b"abc").expect("written again"), digest);
+            assert!(store.contains(&descriptor(b"abc")));
+        }
+    }
+
+    #[test]
+    fn an_untrusted_but_whole_blob_is_verified_and_kept() {
+        let (_directory, store) = store();
+        let digest = store.write_blob(b"abc").expect("written");
+        store.records().remove(Kind::Blob, &digest.to_string());
+        assert!(store.contains(&descriptor(b"abc")));
+    }
+
+    #[test]
+    fn a_blob_of_another_digest_leaves_nothing() {
+        let (_directory, store) = store();
+        let mut writer = store.writer().expect("a writer");
+        writer.write_all(b"abd").expect("written");
+        let problem = writer.finish_as(&descriptor(b"abc")).expect_err("another digest");
+        assert!(problem.message().contains(&Digest::of(b"abc").to_string()), "{problem}");
+        assert!(problem.message().contains(&Digest::of(b"abd").to_string()), "{problem}");
+        assert_eq!(fs::read_dir(store.layout_path().join("blobs/sha256")).expect("listed").count(), 0);
+    }
+
+    #[test]
+    fn what_a_killed_build_left_is_removed_and_a_living_builds_is_not() {
+        let (directory, store) = store();
+        let root = directory.path().join("lambda-image");
+        let living = store.temporary.path().to_owned();
+        let dead = root.join("tmp/dead");
+        fs::create_dir(&dead).expect("made");
+        fs::write(dead.join("partial"), b"x").expect("written");
+        let second = Store::open(&root, &Session::silent()).expect("a second store");
+        assert!(living.exists());
+        assert!(!dead.exists());
+        drop(second);
+    }
+
+    #[test]
+    fn pruning_keeps_what_is_named_and_waits_for_no_other_build() {
+        let (directory, store) = store();
+        let keep = store.write_blob(b"keep").expect("written");
+        let lose = store.write_blob(b"lose").expect("written");
+        let other = Store::open(&directory.path().join("lambda-image"), &Session::silent()).expect("a second store");
+        store.prune(|| Ok(HashSet::from([keep]))).expect("nothing to do");
+        assert!(store.blob_path(&lose).exists(), "another build may be using it");
+        drop(other);
+        store.prune(|| Ok(HashSet::from([keep]))).expect("pruned");
+        assert!(store.blob_path(&keep).exists());
+        assert!(!store.blob_path(&lose).exists());
     }
 }

@@ -1,12 +1,18 @@
 //! Small facts kept between runs, each in a file of its own with its own checksum.
 //!
 //! A record is a hint: one that is missing, torn, stale or foreign costs time, never correctness. So reading never
-//! fails, it finds nothing.
+//! fails, it finds nothing; and since the checksum covers kind and key, a file moved to another name is foreign.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::problem::Result;
+use crate::oci::Digest;
+use crate::problem::{IoContext as _, Problem, Result};
 
 /// What a record is about; each kind is a folder below `records/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,25 +27,141 @@ pub enum Kind {
     Reference,
     /// Manifest digest -> what is known of a base as a whole.
     Base,
-    /// Blob digest -> the boot since which it is known to be whole.
+    /// Blob digest -> what its file looked like when it was known to be whole.
     Blob,
 }
 
+impl Kind {
+    const ALL: [Self; 6] = [Self::Fingerprint, Self::Layer, Self::Facts, Self::Reference, Self::Base, Self::Blob];
+
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Fingerprint => "fingerprints",
+            Self::Layer => "layers",
+            Self::Facts => "facts",
+            Self::Reference => "references",
+            Self::Base => "bases",
+            Self::Blob => "blobs",
+        }
+    }
+}
+
+/// Every build of a changed binary leaves three records; this many days of them are kept.
+const KEPT: Duration = Duration::from_secs(60 * 24 * 60 * 60);
+
 /// The records of one store.
 #[derive(Debug)]
-pub struct Records {}
+pub struct Records {
+    root: PathBuf,
+    temporary: PathBuf,
+}
 
 impl Records {
+    pub(super) fn new(root: PathBuf, temporary: PathBuf) -> Self {
+        Self { root, temporary }
+    }
+
     /// The record of `kind` under `key`, if there is a whole one of this form.
     #[must_use]
     pub fn get<T: DeserializeOwned>(&self, kind: Kind, key: &str) -> Option<T> {
-        let _ = (kind, key);
-        todo!()
+        let bytes = fs::read(self.path(kind, key)).ok()?;
+        let (checksum, value) = bytes.split_at_checked(64)?;
+        let value = value.strip_prefix(b"\n")?;
+        if checksum != self::checksum(kind, key, value).hex().as_bytes() {
+            return None;
+        }
+        serde_json::from_slice(value).ok()
     }
 
     /// Writes or replaces a record; `key` may be any string.
+    ///
+    /// # Errors
+    /// When it cannot be written.
     pub fn put<T: Serialize>(&self, kind: Kind, key: &str, value: &T) -> Result<()> {
-        let _ = (kind, key, value);
-        todo!()
+        let path = self.path(kind, key);
+        let failed = || format!("could not write record `{}`", path.display());
+        let value = serde_json::to_vec(value).map_err(|error| Problem::failed(failed()).because(error))?;
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).or_failed(failed)?;
+        }
+        let mut file = tempfile::NamedTempFile::new_in(&self.temporary).or_failed(failed)?;
+        let checksum = checksum(kind, key, &value).hex();
+        file.write_all(checksum.as_bytes()).or_failed(failed)?;
+        file.write_all(b"\n").or_failed(failed)?;
+        file.write_all(&value).or_failed(failed)?;
+        file.persist(&path).map_err(|error| error.error).or_failed(failed)?;
+        Ok(())
+    }
+
+    /// Forgets a record.
+    pub fn remove(&self, kind: Kind, key: &str) {
+        // A record that stays is a hint that will not hold.
+        let _ = fs::remove_file(self.path(kind, key));
+    }
+
+    /// Deletes records nobody wrote for a long time; what is still true is found out again.
+    pub(super) fn expire(&self) {
+        let now = SystemTime::now();
+        for kind in Kind::ALL {
+            let Ok(entries) = fs::read_dir(self.root.join(kind.folder())) else { continue };
+            for entry in entries.flatten() {
+                let age = entry.metadata().and_then(|metadata| metadata.modified()).map(|at| now.duration_since(at));
+                if matches!(age, Ok(Ok(age)) if age > KEPT) {
+                    // As above: a stale record only costs its few bytes.
+                    let _ = fs::remove_file(entry.path());
+                }
+            }
+        }
+    }
+
+    fn path(&self, kind: Kind, key: &str) -> PathBuf {
+        self.root.join(kind.folder()).join(Digest::of(key.as_bytes()).hex())
+    }
+}
+
+fn checksum(kind: Kind, key: &str, value: &[u8]) -> Digest {
+    let mut bytes = format!("{}\0{key}\0", kind.folder()).into_bytes();
+    bytes.extend_from_slice(value);
+    Digest::of(&bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn records() -> (tempfile::TempDir, Records) {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let records = Records::new(directory.path().join("records"), directory.path().to_owned());
+        (directory, records)
+    }
+
+    #[test]
+    fn a_record_is_found_under_its_kind_and_key_only() {
+        let (_directory, records) = records();
+        records.put(Kind::Layer, "a", &("x", 1)).expect("written");
+        assert_eq!(records.get::<(String, u32)>(Kind::Layer, "a"), Some(("x".into(), 1)));
+        assert_eq!(records.get::<(String, u32)>(Kind::Layer, "b"), None);
+        assert_eq!(records.get::<(String, u32)>(Kind::Facts, "a"), None);
+        assert_eq!(records.get::<Vec<u32>>(Kind::Layer, "a"), None, "a record of another form");
+    }
+
+    #[test]
+    fn a_damaged_or_foreign_record_is_no_record() {
+        let (_directory, records) = records();
+        let path = records.path(Kind::Layer, "a");
+        records.put(Kind::Layer, "a", &"value").expect("written");
+        let whole = fs::read(&path).expect("read");
+        for length in 0..whole.len() {
+            fs::write(&path, &whole[..length]).expect("truncated");
+            assert_eq!(records.get::<String>(Kind::Layer, "a"), None, "truncated to {length}");
+        }
+        for at in 0..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1;
+            fs::write(&path, &flipped).expect("flipped");
+            assert_eq!(records.get::<String>(Kind::Layer, "a"), None, "flipped at {at}");
+        }
+        fs::write(records.path(Kind::Layer, "b"), &whole).expect("copied");
+        assert_eq!(records.get::<String>(Kind::Layer, "b"), None, "another key's record");
     }
 }

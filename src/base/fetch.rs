@@ -1,0 +1,366 @@
+//! Layers of a base into the store: verified, each looked through once, uncompressed ones packed.
+//!
+//! Several come at once. Bytes cross from the wire to the disk through a short channel into a blocking thread; gzip
+//! layers keep every byte they have, and are unpacked only to be looked at.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek as _, Write as _};
+use std::sync::Arc;
+
+use flate2::read::MultiGzDecoder;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use super::{Base, BaseLayer, Compression, Source};
+use crate::event::{Session, Task, TaskKind, TaskOutcome};
+use crate::layer::{Layer, Origin, Pipeline, facts};
+use crate::oci::{Descriptor, HashingWriter, media_type};
+use crate::problem::{IoContext as _, Problem, Result};
+use crate::registry::pull::Piece;
+use crate::store::{Kind, Store};
+
+/// How many layers come at once: what registries and their proxies are used to from other clients.
+const AT_ONCE: usize = 4;
+
+/// How many pieces may wait between wire and disk. A piece is what one read of a socket gave, at most some 100 kB.
+const WAITING_PIECES: usize = 16;
+
+/// The most one layer may unpack to, in bytes: what Lambda takes as a whole image, and something for the tar's frame.
+const MAX_UNPACKED: u64 = 10 * 1024 * 1024 * 1024 + 256 * 1024 * 1024;
+
+/// That a blob was looked through: it holds the tar its config says, and the facts are in the records.
+#[derive(Debug, Serialize, Deserialize)]
+struct Seen {
+    uncompressed_size: u64,
+}
+
+/// What the store has of a layer already.
+enum Present {
+    Nothing,
+    /// Its bytes.
+    Blob,
+    /// The layer that was packed from it.
+    Packed(Box<Layer>),
+}
+
+/// What every layer's work needs.
+struct Fetch {
+    source: Source,
+    shown: String,
+    offline: bool,
+    no_cache: bool,
+    store: Arc<Store>,
+    pipeline: Arc<Pipeline>,
+    session: Session,
+}
+
+/// Puts the layers of `base` into the store and gathers their facts. Layers that are there already are not read again.
+///
+/// # Errors
+/// When a layer is not to be had, is not what digest, size and diff-id say, or the store cannot be written.
+pub async fn pull(base: &Base, store: &Arc<Store>, pipeline: &Arc<Pipeline>, session: &Session) -> Result<Vec<Layer>> {
+    let fetch = Arc::new(Fetch {
+        source: base.source.clone(),
+        shown: base.shown.clone(),
+        offline: base.offline,
+        no_cache: base.no_cache,
+        store: store.clone(),
+        pipeline: pipeline.clone(),
+        session: session.clone(),
+    });
+    let present = fetch.clone().blocking({
+        let layers = base.layers.clone();
+        move |fetch| Ok(layers.iter().map(|layer| fetch.find(layer)).collect::<Vec<_>>())
+    });
+    let present = present.await?;
+    fetch.refuse_if_offline(base, &present)?;
+    let layers = base.layers.iter().cloned().zip(present);
+    let layers = layers.map(|(layer, present)| fetch.clone().layer(layer, present));
+    stream::iter(layers).buffered(AT_ONCE).try_collect().await
+}
+
+impl Fetch {
+    /// Runs `work` where blocking is allowed.
+    async fn blocking<T: Send + 'static>(
+        self: Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let done = tokio::task::spawn_blocking(move || work(&self)).await;
+        done.map_err(|error| Problem::failed("work on a base layer failed").because(error))?
+    }
+
+    /// What the store has of a layer.
+    fn find(&self, layer: &BaseLayer) -> Present {
+        // Without the network there is nothing but the store.
+        let may_look = !self.no_cache || (self.offline && matches!(self.source, Source::Registry { .. }));
+        match layer.compression {
+            _ if !may_look => Present::Nothing,
+            Compression::Gzip if self.store.contains(&layer.descriptor) => Present::Blob,
+            Compression::Gzip => Present::Nothing,
+            Compression::None => {
+                let packed = self.pipeline.packed_before("base", layer.diff_id, &self.store);
+                packed.map_or(Present::Nothing, |packed| Present::Packed(Box::new(packed)))
+            }
+        }
+    }
+
+    fn refuse_if_offline(&self, base: &Base, present: &[Present]) -> Result<()> {
+        if !self.offline || !matches!(self.source, Source::Registry { .. }) {
+            return Ok(());
+        }
+        let missing: Vec<_> = base
+            .layers
+            .iter()
+            .zip(present)
+            .filter(|(_, present)| matches!(present, Present::Nothing))
+            .map(|(layer, _)| layer.descriptor.digest.to_string())
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let message = format!(
+            "layers {} of base image `{}` are not there, and `--offline` forbids to fetch them",
+            missing.join(", "),
+            self.shown
+        );
+        Err(Problem::failed(message).help("run once without `--offline`"))
+    }
+
+    async fn layer(self: Arc<Self>, layer: BaseLayer, present: Present) -> Result<Layer> {
+        let Descriptor { digest, size, .. } = layer.descriptor;
+        let context = format!("could not take layer {digest} of base image `{}`", self.shown);
+        let taken = match (present, layer.compression) {
+            _ if size > MAX_UNPACKED => Err(too_large()),
+            (Present::Packed(packed), _) => Ok(*packed),
+            (present, Compression::Gzip) => self.gzip_layer(layer, matches!(present, Present::Blob)).await,
+            (_, Compression::None) => self.plain_layer(layer).await,
+        };
+        taken.map_err(|problem| problem.context(context))
+    }
+
+    /// A gzip layer passes through byte for byte.
+    async fn gzip_layer(self: Arc<Self>, layer: BaseLayer, is_present: bool) -> Result<Layer> {
+        if !is_present {
+            self.clone()
+                .take(layer.clone(), |fetch, layer, task, feed| {
+                    let mut writer = fetch.store.writer()?;
+                    feed.drain(|step| match step {
+                        Step::Bytes(bytes) => {
+                            let digest = layer.descriptor.digest;
+                            writer.write_all(bytes).or_failed(|| format!("could not write blob {digest}"))?;
+                            task.advance(bytes.len() as u64);
+                            Ok(())
+                        }
+                        Step::Restart => writer.restart(),
+                    })?;
+                    writer.finish_as(&layer.descriptor)
+                })
+                .await?;
+        }
+        let uncompressed_size = self.clone().blocking({
+            let layer = layer.clone();
+            move |fetch| fetch.look_through(&layer)
+        });
+        let uncompressed_size = uncompressed_size.await?;
+        let descriptor = Descriptor { media_type: media_type::OCI_LAYER_GZIP.to_owned(), ..layer.descriptor };
+        let blob = self.store.blob_path(&descriptor.digest);
+        Ok(Layer {
+            name: "base".to_owned(),
+            origin: Origin::Base,
+            descriptor,
+            diff_id: layer.diff_id,
+            uncompressed_size,
+            reused: is_present,
+            blob,
+        })
+    }
+
+    /// An uncompressed layer goes through our own pipeline, once it is verified as a whole.
+    async fn plain_layer(self: Arc<Self>, layer: BaseLayer) -> Result<Layer> {
+        let tar = self.clone().take(layer.clone(), |fetch, layer, task, feed| {
+            let file = fetch.store.temporary_file()?;
+            let failed = || "could not write a temporary file".to_owned();
+            let handle = file.as_file().try_clone().or_failed(failed)?;
+            let mut writer = HashingWriter::new(handle);
+            feed.drain(|step| match step {
+                Step::Bytes(bytes) => {
+                    writer.write_all(bytes).or_failed(failed)?;
+                    task.advance(bytes.len() as u64);
+                    Ok(())
+                }
+                Step::Restart => {
+                    let mut handle = file.as_file().try_clone().or_failed(failed)?;
+                    handle.rewind().and_then(|()| handle.set_len(0)).or_failed(failed)?;
+                    writer = HashingWriter::new(handle);
+                    Ok(())
+                }
+            })?;
+            let (mut handle, digest, _) = writer.finish();
+            if digest != layer.diff_id.0 {
+                return Err(Problem::failed(format!("its tar is {digest} and should be {}", layer.diff_id)));
+            }
+            handle.rewind().or_failed(failed)?;
+            Ok((file, handle))
+        });
+        let (file, tar) = tar.await?;
+        self.blocking(move |fetch| {
+            let packed = fetch.pipeline.pack_tar("base", BufReader::new(tar), &fetch.store, &fetch.session);
+            drop(file);
+            packed.map(|packed| Layer { origin: Origin::Base, ..packed })
+        })
+        .await
+    }
+
+    /// Moves a layer's bytes from its source into `write`, which runs where blocking is allowed.
+    async fn take<T: Send + 'static>(
+        self: Arc<Self>,
+        layer: BaseLayer,
+        write: impl FnOnce(&Self, &BaseLayer, &Task, Feed) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let Descriptor { digest, size, .. } = layer.descriptor;
+        let task = self.session.task(TaskKind::Pull, &format!("base layer {}", digest.short()), Some(size));
+        let finish = move |fetch: &Self, layer: &BaseLayer, feed| {
+            let written = write(fetch, layer, &task, feed)?;
+            task.finish(TaskOutcome::Done);
+            Ok(written)
+        };
+        match self.source.clone() {
+            Source::Scratch => Err(Problem::failed("`scratch` has no layers")),
+            Source::Local(files) => {
+                let read = move |fetch: &Self| {
+                    let (reader, _) = files.open(layer.path.as_deref().unwrap_or_default())?;
+                    finish(fetch, &layer, Feed::Reader { reader, size, session: fetch.session.clone() })
+                };
+                self.blocking(read).await
+            }
+            Source::Registry { client, repository } => {
+                let (sender, receiver) = mpsc::channel(WAITING_PIECES);
+                let descriptor = layer.descriptor.clone();
+                let writing = self.blocking(move |fetch| finish(fetch, &layer, Feed::Channel(receiver)));
+                let reading = async move {
+                    // Moved in, so that the channel closes with the end of the pull.
+                    let sender = sender;
+                    client.blob(&repository, &descriptor, &sender).await
+                };
+                let (read, written) = tokio::join!(reading, writing);
+                match (read, written) {
+                    // Whoever writes stops taking when the disk is full: that is the cause then.
+                    (Err(error), Err(problem)) if error.is_receiver_gone() => Err(problem),
+                    (Err(error), _) => Err(error.into()),
+                    (Ok(()), written) => written,
+                }
+            }
+        }
+    }
+
+    /// Reads the tar inside a gzip layer to its end, compares it with the config, and records its facts. Done once.
+    fn look_through(&self, layer: &BaseLayer) -> Result<u64> {
+        let records = self.store.records();
+        let (seen_key, facts_key) =
+            (format!("{} {}", layer.descriptor.digest, layer.diff_id), layer.diff_id.to_string());
+        if !self.no_cache
+            && let Some(seen) = records.get::<Seen>(Kind::Base, &seen_key)
+            && records.get::<IgnoredAny>(Kind::Facts, &facts_key).is_some()
+        {
+            return Ok(seen.uncompressed_size);
+        }
+        let blob = BufReader::with_capacity(128 * 1024, self.store.open_blob(&layer.descriptor)?);
+        let tar = Capped { inner: MultiGzDecoder::new(blob), left: MAX_UNPACKED };
+        let (diff_id, facts) = facts::scan(tar, &self.session)?;
+        if diff_id != layer.diff_id {
+            return Err(Problem::failed(format!("its tar is {diff_id}, and the config says {}", layer.diff_id))
+                .help("the image contradicts itself; take another, or build it again"));
+        }
+        let uncompressed_size = facts.uncompressed_size;
+        records.put(Kind::Facts, &facts_key, &facts)?;
+        records.put(Kind::Base, &seen_key, &Seen { uncompressed_size })?;
+        Ok(uncompressed_size)
+    }
+}
+
+/// Where the bytes of a layer come out.
+enum Feed {
+    Channel(mpsc::Receiver<Piece>),
+    Reader { reader: Box<dyn Read + Send>, size: u64, session: Session },
+}
+
+/// What happens to the bytes.
+enum Step<'a> {
+    Bytes(&'a [u8]),
+    Restart,
+}
+
+impl Feed {
+    /// Hands everything to `step`; success means that the source came to its proper end.
+    fn drain(self, mut step: impl FnMut(Step<'_>) -> Result<()>) -> Result<()> {
+        match self {
+            Self::Channel(mut receiver) => loop {
+                match receiver.blocking_recv() {
+                    Some(Piece::Bytes(bytes)) => step(Step::Bytes(&bytes))?,
+                    Some(Piece::Restart) => step(Step::Restart)?,
+                    Some(Piece::End) => return Ok(()),
+                    None => return Err(Problem::failed("the layer did not come to its end")),
+                }
+            },
+            Self::Reader { mut reader, size, session } => {
+                let mut buffer = vec![0; 128 * 1024];
+                let mut left = size;
+                loop {
+                    session.check()?;
+                    let count = reader.read(&mut buffer).or_failed(|| "could not read it".to_owned())?;
+                    if count == 0 {
+                        return Ok(());
+                    }
+                    left = left
+                        .checked_sub(count as u64)
+                        .ok_or_else(|| Problem::failed(format!("it is longer than the {size} bytes it should have")))?;
+                    step(Step::Bytes(&buffer[..count]))?;
+                }
+            }
+        }
+    }
+}
+
+/// A reader that refuses to give more than a layer may hold: what unpacks to terabytes is an attack.
+struct Capped<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Capped<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.left = self.left.checked_sub(count as u64).ok_or_else(too_large)?;
+        Ok(count)
+    }
+}
+
+fn too_large() -> Problem {
+    Problem::refused("it unpacks to more than the 10 GiB that Lambda takes").help("take a smaller base")
+}
+
+/// Opens a regular file, never through a symlink.
+pub(super) fn open_plain(path: &std::path::Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    // Without blocking, so that a FIFO under the name of a file cannot hold us up.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bomb_is_stopped_at_its_cap() {
+        let mut read = Vec::new();
+        let mut capped = Capped { inner: io::repeat(0).take(1000), left: 999 };
+        let error = capped.read_to_end(&mut read).expect_err("one byte too many");
+        assert_eq!(error.to_string(), "it unpacks to more than the 10 GiB that Lambda takes");
+        let mut capped = Capped { inner: io::repeat(0).take(999), left: 999 };
+        assert_eq!(capped.read_to_end(&mut read).expect("just as many"), 999);
+    }
+}

@@ -1,0 +1,346 @@
+//! Base images on disk: OCI layouts in directories and tars, and what `docker save` writes.
+//!
+//! [`Files`] makes a directory and a tar look alike: names with bytes behind them. Nothing is ever unpacked, and no
+//! symlink of the file system is followed; links inside a tar are names, resolved within the tar.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::document::{self, Document, Entry};
+use super::fetch::open_plain;
+use super::reference::{BaseReference, LocalReference};
+use super::remote::{MAX_CONFIG, MAX_DEPTH};
+use super::{Image, Source, docker};
+use crate::event::Session;
+use crate::oci::{Descriptor, Digest};
+use crate::platform::Architecture;
+use crate::problem::{IoContext as _, Problem, Result};
+use crate::registry::pull::MAX_MANIFEST;
+
+/// How many links in a row are followed inside a tar.
+const MAX_LINKS: usize = 8;
+
+/// The most members an archive may have: a layout of the largest image has a few hundred.
+const MAX_MEMBERS: usize = 100_000;
+
+/// The first bytes of a gzip stream (RFC 1952, 2.3.1).
+pub(super) const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+
+/// The first bytes of a zstd frame (RFC 8878, 3.1.1).
+pub(super) const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+/// Finds the image that `reference` names. Blocking.
+///
+/// # Errors
+/// When there is no such file, directory or image, or it is not usable.
+pub(super) fn resolve(reference: &BaseReference, architecture: Architecture, session: &Session) -> Result<Image> {
+    let what = format!("base image `{reference}`");
+    match reference {
+        BaseReference::OciDir(local) => layout(Files::directory(&local.path)?, local, architecture, &what),
+        BaseReference::OciArchive(local) => layout(Files::archive(&local.path)?, local, architecture, &what),
+        BaseReference::DockerArchive(local) => {
+            docker::resolve(Files::archive(&local.path)?, local, architecture, &what, session)
+        }
+        BaseReference::Scratch | BaseReference::Registry(_) => {
+            Err(Problem::failed(format!("{what} is not a file or directory")))
+        }
+    }
+}
+
+/// The image of an OCI layout (image-spec, image-layout.md).
+fn layout(files: Files, local: &LocalReference, architecture: Architecture, what: &str) -> Result<Image> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Version {
+        image_layout_version: String,
+    }
+    let not_a_layout = |why: &str| {
+        Problem::usage(format!("`{}` is not an OCI image layout: {why}", local.path.display()))
+            .help("`skopeo copy SOURCE oci:DIR` makes one")
+    };
+    if !files.has("oci-layout") {
+        return Err(not_a_layout("it has no file `oci-layout`"));
+    }
+    let version: Version = serde_json::from_slice(&files.small("oci-layout", MAX_MANIFEST)?)
+        .map_err(|_| not_a_layout("`oci-layout` is not JSON"))?;
+    if !version.image_layout_version.starts_with("1.") {
+        return Err(not_a_layout(&format!("its version is `{}`", version.image_layout_version.escape_debug())));
+    }
+    let index = files.small("index.json", MAX_MANIFEST)?;
+    let Document::Index(entries) = document::parse(&index, "", what)? else {
+        return Err(not_a_layout("`index.json` is not an index"));
+    };
+    let mut chosen = pick(&entries, local, architecture, what)?.descriptor();
+    for _ in 0..MAX_DEPTH {
+        let bytes = files.blob(&chosen, MAX_MANIFEST)?;
+        match document::parse(&bytes, &chosen.media_type, what)? {
+            Document::Index(entries) => chosen = document::choose(&entries, architecture, what)?.descriptor(),
+            Document::Manifest(manifest) => {
+                let config = files.blob(&manifest.config, MAX_CONFIG)?;
+                let config = document::parse_config(&config, architecture, what)?;
+                let mut layers = document::layers(&manifest, &config, what)?;
+                for layer in &mut layers {
+                    layer.path = Some(blob_name(&layer.descriptor.digest));
+                }
+                return Ok(Image {
+                    digest: Some(chosen.digest),
+                    config,
+                    layers,
+                    source: Source::Local(Arc::new(files)),
+                });
+            }
+        }
+    }
+    Err(Problem::failed(format!("{what} is an index of indexes of indexes")))
+}
+
+/// The entry of a layout's index that is meant: by name, the only one, or the only one for the platform.
+fn pick<'a>(entries: &'a [Entry], local: &LocalReference, architecture: Architecture, what: &str) -> Result<&'a Entry> {
+    let names: Vec<_> = entries.iter().filter_map(Entry::name).collect();
+    let there = if names.is_empty() {
+        "its images have no names".to_owned()
+    } else {
+        format!("there are `{}`", names.join("`, `"))
+    };
+    let example = names.first().map(|name| format!("name one of them: `oci:{}:{name}`", local.path.display()));
+    let or_help = |problem: Problem| match &example {
+        Some(example) => problem.help(example),
+        None => problem,
+    };
+    if let Some(wanted) = &local.name {
+        let named: Vec<_> = entries.iter().filter(|entry| entry.name() == Some(wanted)).collect();
+        return match named[..] {
+            [one] => Ok(one),
+            [] => Err(or_help(Problem::usage(format!("{what} is not in the layout: {there}")))),
+            _ => Err(Problem::usage(format!("the layout has several images of the name `{wanted}`"))),
+        };
+    }
+    match entries {
+        [one] => Ok(one),
+        [] => Err(Problem::usage(format!("{what} is an empty layout"))),
+        _ if names.is_empty() => document::choose(entries, architecture, what),
+        _ => Err(or_help(Problem::usage(format!("{what} is not one image: {there}")))),
+    }
+}
+
+fn blob_name(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
+/// Names with bytes behind them: a directory, or an uncompressed tar.
+#[derive(Debug)]
+pub(super) struct Files {
+    path: PathBuf,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Directory,
+    Tar { file: Arc<File>, members: BTreeMap<String, Member> },
+}
+
+/// What a tar has under a name.
+#[derive(Debug)]
+enum Member {
+    File { offset: u64, size: u64 },
+    Link { target: String },
+}
+
+impl Files {
+    fn directory(path: &Path) -> Result<Self> {
+        if !path.is_dir() {
+            return Err(Problem::usage(format!("there is no directory `{}`", path.display()))
+                .help("a layout in a tar file is written `oci-archive:FILE`"));
+        }
+        Ok(Self { path: path.to_owned(), kind: Kind::Directory })
+    }
+
+    /// Reads where the members of the tar at `path` lie; their bytes are skipped.
+    fn archive(path: &Path) -> Result<Self> {
+        let shown = path.display();
+        // The archive itself may be a symlink: the user named it.
+        let file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Problem::usage(format!("there is no file `{shown}`")));
+            }
+            file => file.or_failed(|| format!("could not open `{shown}`"))?,
+        };
+        if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+            return Err(
+                Problem::usage(format!("`{shown}` is a directory")).help("a layout directory is written `oci:DIR`")
+            );
+        }
+        let mut magic = [0; 4];
+        let count = file.read_at(&mut magic, 0).or_failed(|| format!("could not read `{shown}`"))?;
+        if magic[..count].starts_with(&GZIP_MAGIC) || magic[..count] == ZSTD_MAGIC {
+            return Err(Problem::usage(format!("`{shown}` is compressed as a whole"))
+                .help("decompress it first, for example with `gunzip` or `zstd -d`"));
+        }
+        let members = members(&file).or_failed(|| format!("could not read `{shown}` as a tar"))?;
+        Ok(Self { path: path.to_owned(), kind: Kind::Tar { file: Arc::new(file), members } })
+    }
+
+    /// Whether there are bytes under `name`.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.open(name).is_ok()
+    }
+
+    /// The bytes under `name`, and how many there are.
+    ///
+    /// # Errors
+    /// When there are none, or only by way of a symlink of the file system.
+    pub(super) fn open(&self, name: &str) -> Result<(Box<dyn Read + Send>, u64)> {
+        match &self.kind {
+            Kind::Directory => {
+                let path = self.path.join(name);
+                let file = open_plain(&path).or_failed(|| format!("could not open `{}`", path.display()))?;
+                let size = file.metadata().or_failed(|| format!("could not read `{}`", path.display()))?.len();
+                Ok((Box::new(file), size))
+            }
+            Kind::Tar { file, members } => {
+                let missing = || Problem::failed(format!("`{}` has no member `{name}`", self.path.display()));
+                let (offset, size) = find(members, name).ok_or_else(missing)?;
+                Ok((Box::new(Section { file: file.clone(), offset, left: size }), size))
+            }
+        }
+    }
+
+    /// All bytes under `name`, at most `cap`.
+    pub(super) fn small(&self, name: &str, cap: u64) -> Result<Vec<u8>> {
+        let (reader, size) = self.open(name)?;
+        let path = self.path.display();
+        if size > cap {
+            return Err(Problem::failed(format!("`{name}` of `{path}` has {size} bytes, at most {cap} are read")));
+        }
+        let mut bytes = Vec::new();
+        reader.take(cap).read_to_end(&mut bytes).or_failed(|| format!("could not read `{name}` of `{path}`"))?;
+        Ok(bytes)
+    }
+
+    /// A small blob of a layout, verified.
+    fn blob(&self, descriptor: &Descriptor, cap: u64) -> Result<Vec<u8>> {
+        let bytes = self.small(&blob_name(&descriptor.digest), cap)?;
+        let found = Digest::of(&bytes);
+        if found == descriptor.digest && bytes.len() as u64 == descriptor.size {
+            return Ok(bytes);
+        }
+        Err(Problem::failed(format!(
+            "blob {} ({} bytes) of `{}` is damaged: it is {found} ({} bytes)",
+            descriptor.digest,
+            descriptor.size,
+            self.path.display(),
+            bytes.len()
+        ))
+        .help("write the layout anew"))
+    }
+}
+
+/// Where the bytes of `name` lie, through the links of the tar.
+fn find(members: &BTreeMap<String, Member>, name: &str) -> Option<(u64, u64)> {
+    let mut name = normal(name)?;
+    for _ in 0..MAX_LINKS {
+        match members.get(&name)? {
+            Member::File { offset, size } => return Some((*offset, *size)),
+            Member::Link { target } => name.clone_from(target),
+        }
+    }
+    None
+}
+
+fn members(file: &File) -> io::Result<BTreeMap<String, Member>> {
+    let mut members = BTreeMap::new();
+    let mut archive = tar::Archive::new(file);
+    for entry in archive.entries_with_seek()? {
+        let entry = entry?;
+        let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let Some(name) = normal(&path) else { continue };
+        let target = entry.link_name_bytes().map(|target| String::from_utf8_lossy(&target).into_owned());
+        let member = match (entry.header().entry_type(), target) {
+            (tar::EntryType::Regular | tar::EntryType::Continuous, _) => {
+                Some(Member::File { offset: entry.raw_file_position(), size: entry.size() })
+            }
+            // A symlink counts from its directory, a hard link from the root of the archive.
+            (tar::EntryType::Symlink, Some(target)) => {
+                let directory = name.rsplit_once('/').map_or("", |(directory, _)| directory);
+                normal(&format!("{directory}/{target}")).map(|target| Member::Link { target })
+            }
+            (tar::EntryType::Link, Some(target)) => normal(&target).map(|target| Member::Link { target }),
+            _ => None,
+        };
+        members.extend(member.map(|member| (name, member)));
+        if members.len() > MAX_MEMBERS {
+            return Err(io::Error::other("it has too many members to be an image"));
+        }
+    }
+    Ok(members)
+}
+
+/// A path inside a tar without `.`, `..` and empty parts; `None` if it leads out.
+fn normal(path: &str) -> Option<String> {
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop()?;
+            }
+            part => parts.push(part),
+        }
+    }
+    Some(parts.join("/"))
+}
+
+/// A part of a file, read by position so that several readers share one handle.
+struct Section {
+    file: Arc<File>,
+    offset: u64,
+    left: u64,
+}
+
+impl Read for Section {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let count = self.file.read_at(&mut buffer[..most], self.offset)?;
+        if count == 0 && most > 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive is truncated"));
+        }
+        self.offset += count as u64;
+        self.left -= count as u64;
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_resolved_within_the_archive() {
+        let link = |target: &str| Member::Link { target: target.into() };
+        let members = BTreeMap::from([
+            ("a/layer.tar".to_owned(), Member::File { offset: 512, size: 3 }),
+            ("b/layer.tar".to_owned(), link("a/layer.tar")),
+            ("c/layer.tar".to_owned(), link("b/layer.tar")),
+            ("loop".to_owned(), link("loop")),
+            ("dangling".to_owned(), link("nowhere")),
+        ]);
+        for (name, found) in [
+            ("a/layer.tar", Some((512, 3))),
+            ("./a//layer.tar", Some((512, 3))),
+            ("b/../c/layer.tar", Some((512, 3))),
+            ("loop", None),
+            ("dangling", None),
+            ("../a/layer.tar", None),
+            ("a", None),
+        ] {
+            assert_eq!(find(&members, name), found, "{name}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Brings a base image in: finds it, checks it, and puts its layers into the store.
+//!
+//! - [`reference`]: what the user may write;
+//! - `document`: manifests, indexes and configs, strictly read;
+//! - `remote`: images of registries;
+//! - `local`: layouts and archives, `docker`: what `docker save` writes;
+//! - `fetch`: layers into the store, verified, each looked through once.
+//!
+//! Resolving reads small documents only, so that everything else can be checked before bytes move.
+
+mod docker;
+mod document;
+mod fetch;
+mod local;
+pub mod reference;
+mod remote;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use self::local::Files;
+use self::reference::BaseReference;
+use crate::event::{Event, Session};
+use crate::oci::{Descriptor, DiffId, Digest};
+use crate::platform::Architecture;
+use crate::problem::{Problem, Result};
+use crate::registry::Client;
+use crate::store::Store;
+
+pub use self::fetch::pull;
+
+/// Which base image is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseRequest {
+    /// As the user wrote it.
+    pub reference: String,
+    /// Where relative paths in it start.
+    pub directory: PathBuf,
+    /// The architecture of the image to be built.
+    pub architecture: Architecture,
+    /// No network.
+    pub offline: bool,
+    /// Look at no record and no stored layer.
+    pub no_cache: bool,
+}
+
+/// A base image, resolved to one platform.
+#[derive(Debug)]
+pub struct Base {
+    /// The reference in full, for people.
+    pub shown: String,
+    /// The digest of the platform's manifest; absent where there is none (`scratch`, `docker-archive:`).
+    pub digest: Option<Digest>,
+    /// The architecture it runs on.
+    pub architecture: Architecture,
+    /// The image config as it came, unknown fields included.
+    pub config: Value,
+    /// Its layers, lowest first.
+    pub layers: Vec<BaseLayer>,
+    source: Source,
+    offline: bool,
+    no_cache: bool,
+}
+
+/// A layer of a base image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseLayer {
+    /// The bytes as they lie at the source, under the source's media type.
+    pub descriptor: Descriptor,
+    /// The digest of the tar, as the config has it.
+    pub diff_id: DiffId,
+    /// How the bytes are compressed.
+    pub compression: Compression,
+    /// The member or file of a local source that holds the bytes.
+    path: Option<String>,
+}
+
+/// How a layer is compressed at its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// With gzip: the bytes pass through as they are.
+    Gzip,
+    /// Not at all: it has to be packed.
+    None,
+}
+
+/// Where the bytes of a base's layers are.
+#[derive(Debug, Clone)]
+enum Source {
+    /// There are none.
+    Scratch,
+    /// In a repository of a registry.
+    Registry { client: Arc<Client>, repository: String },
+    /// In a directory or an archive.
+    Local(Arc<Files>),
+}
+
+/// What every kind of source finds out.
+#[derive(Debug)]
+struct Image {
+    digest: Option<Digest>,
+    config: Value,
+    layers: Vec<BaseLayer>,
+    source: Source,
+}
+
+/// Finds the base image for the platform asked for and checks all that can be checked without its layers.
+///
+/// # Errors
+/// When the reference is malformed (a usage problem), when the image is not to be had, or not usable.
+pub async fn resolve(request: &BaseRequest, store: &Arc<Store>, session: &Session) -> Result<Base> {
+    let reference = BaseReference::parse(&request.reference, &request.directory)?;
+    let shown = reference.to_string();
+    session.emit(&Event::BaseResolving { reference: &shown });
+    let image = match &reference {
+        BaseReference::Scratch => scratch(request.architecture),
+        BaseReference::Registry(reference) => remote::resolve(reference, request, store, session).await?,
+        _ => {
+            let (architecture, session) = (request.architecture, session.clone());
+            let found = tokio::task::spawn_blocking(move || local::resolve(&reference, architecture, &session)).await;
+            found.map_err(|error| Problem::failed("reading the base image failed").because(error))??
+        }
+    };
+    let platform = request.architecture.platform();
+    session.emit(&Event::BaseResolved { reference: &shown, digest: image.digest, platform: &platform });
+    let Image { digest, config, layers, source } = image;
+    Ok(Base {
+        shown,
+        digest,
+        architecture: request.architecture,
+        config,
+        layers,
+        source,
+        offline: request.offline,
+        no_cache: request.no_cache,
+    })
+}
+
+fn scratch(architecture: Architecture) -> Image {
+    let config = json!({
+        "architecture": architecture.oci(),
+        "os": "linux",
+        "config": {},
+        "rootfs": {"type": "layers", "diff_ids": []},
+        "history": [],
+    });
+    Image { digest: None, config, layers: Vec::new(), source: Source::Scratch }
+}

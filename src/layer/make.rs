@@ -1,0 +1,284 @@
+//! From recipes to finished layers in the store, with as little work as the records allow.
+//!
+//! Three steps, each skipped when a record answers it: stat fingerprint -> diff-id without reading a file; diff-id ->
+//! digest without compressing; and only then the pipeline. A record is a hint: it is used only with a blob that is whole.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::entries::{self, Content, Entry};
+use super::facts::LayerFacts;
+use super::gzip::FORMAT_VERSION;
+use super::plan::LayerSpec;
+use super::tarball::TarSink;
+use super::{Layer, Origin, Pipeline, elf, facts, tarball};
+use crate::event::{Session, Task, TaskKind, TaskOutcome};
+use crate::oci::{Descriptor, DiffId, Digest, HashingWriter, media_type};
+use crate::problem::{Problem, Result};
+use crate::store::{Kind, Store};
+
+/// How records are used while making layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reuse {
+    /// Believe records, as far as they can be.
+    Records,
+    /// Look at none; new ones are written all the same.
+    Nothing,
+}
+
+/// Fingerprint -> tar.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct TarRecord {
+    diff_id: DiffId,
+    uncompressed_size: u64,
+}
+
+/// (Diff-id, format, level) -> blob.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct BlobRecord {
+    digest: Digest,
+    size: u64,
+    uncompressed_size: u64,
+}
+
+impl Pipeline {
+    /// Makes layers, several at once, the largest first; returns them in the order of `specs`.
+    ///
+    /// # Errors
+    /// The first failure of any layer; the others stop.
+    pub fn make(&self, specs: &[LayerSpec], store: &Store, session: &Session, reuse: Reuse) -> Result<Vec<Layer>> {
+        // Before the files are stat'ed again while packing, and before any of them can change unseen.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let listed_at = i64::try_from(now).unwrap_or(i64::MAX);
+        let mut order: Vec<_> = (0..specs.len()).collect();
+        order.sort_by_key(|index| std::cmp::Reverse(specs[*index].entries.iter().map(Entry::size).sum::<u64>()));
+        let next = AtomicUsize::new(0);
+        let made = Mutex::new(BTreeMap::new());
+        let failure = Mutex::new(None);
+        let work = || {
+            while let Some(index) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+                match self.make_one(&specs[*index], store, session, reuse, listed_at) {
+                    Ok(layer) => drop(lock(&made).insert(*index, layer)),
+                    Err(problem) => {
+                        lock(&failure).get_or_insert(problem);
+                        next.store(order.len(), Ordering::Relaxed);
+                    }
+                }
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 1..self.layers_at_once().min(specs.len()) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(problem) => Err(problem),
+            None => Ok(made.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()),
+        }
+    }
+
+    fn make_one(
+        &self,
+        spec: &LayerSpec,
+        store: &Store,
+        session: &Session,
+        reuse: Reuse,
+        listed_at: i64,
+    ) -> Result<Layer> {
+        let fingerprint = entries::fingerprint(&spec.entries, &format!("format {FORMAT_VERSION}"));
+        let tar_size = tarball::size(&spec.entries);
+        if reuse == Reuse::Records {
+            let known = store.records().get::<TarRecord>(Kind::Fingerprint, &fingerprint);
+            if let Some(layer) = known.and_then(|tar| self.stored(spec, store, &tar)) {
+                return Ok(layer);
+            }
+            if let Some(tar) = self.hash_if_promising(spec, tar_size, store, session)? {
+                remember_tar(spec, store, &fingerprint, &tar, listed_at)?;
+                if let Some(layer) = self.stored(spec, store, &tar) {
+                    return Ok(layer);
+                }
+            }
+        }
+        let task = session.task(TaskKind::Layer, &spec.name, Some(tar_size));
+        let context = |problem: Problem| problem.context(format!("could not pack layer `{}`", spec.name));
+        let produce = |sink: &mut super::BlockWriter<'_>| tarball::write(&spec.entries, sink);
+        let (writer, diff_id, uncompressed_size) =
+            self.run(store.writer()?, &task, session, produce).map_err(context)?;
+        let (digest, size) = writer.finish()?;
+        let facts = facts_of(spec, uncompressed_size);
+        let blob = BlobRecord { digest, size, uncompressed_size };
+        self.remember_blob(store, diff_id, &blob, &facts)?;
+        let tar = TarRecord { diff_id, uncompressed_size };
+        remember_tar(spec, store, &fingerprint, &tar, listed_at)?;
+        store.records().put(Kind::Fingerprint, &last_key(spec), &tar)?;
+        task.finish(TaskOutcome::Done);
+        Ok(layer(spec.name.clone(), spec.origin, store, diff_id, &blob, false))
+    }
+
+    /// The layer of a known tar, if its blob is there.
+    fn stored(&self, spec: &LayerSpec, store: &Store, tar: &TarRecord) -> Option<Layer> {
+        let blob = store.records().get::<BlobRecord>(Kind::Layer, &self.blob_key(tar.diff_id))?;
+        let layer = layer(spec.name.clone(), spec.origin, store, tar.diff_id, &blob, true);
+        store.contains(&layer.descriptor).then_some(layer)
+    }
+
+    /// Hashes the tar without compressing it, if what was last packed under this name had the same size and is still
+    /// there: most likely only time stamps changed, as after a fresh checkout.
+    fn hash_if_promising(
+        &self,
+        spec: &LayerSpec,
+        tar_size: u64,
+        store: &Store,
+        session: &Session,
+    ) -> Result<Option<TarRecord>> {
+        let last = store.records().get::<TarRecord>(Kind::Fingerprint, &last_key(spec));
+        let promising = last.filter(|last| last.uncompressed_size == tar_size);
+        if promising.and_then(|last| self.stored(spec, store, &last)).is_none() {
+            return Ok(None);
+        }
+        let task = session.task(TaskKind::Hash, &spec.name, Some(tar_size));
+        let mut sink = TarHasher { inner: HashingWriter::new(io::sink()), task: &task, session };
+        tarball::write(&spec.entries, &mut sink)
+            .map_err(|problem| problem.context(format!("could not hash layer `{}`", spec.name)))?;
+        let (_, digest, uncompressed_size) = sink.inner.finish();
+        task.finish(TaskOutcome::Done);
+        Ok(Some(TarRecord { diff_id: DiffId(digest), uncompressed_size }))
+    }
+
+    /// Compresses an existing tar (a base's uncompressed layer) into the store and records its facts.
+    ///
+    /// # Errors
+    /// When the tar is malformed or cannot be read, or the store not written.
+    pub fn pack_tar(&self, name: &str, tar: impl Read + Send, store: &Store, session: &Session) -> Result<Layer> {
+        let task = session.task(TaskKind::Layer, name, None);
+        let mut facts = LayerFacts::default();
+        let produce = |sink: &mut super::BlockWriter<'_>| {
+            // Scanning drives: what it reads is what gets packed.
+            facts = facts::scan(Tee { tar, sink }, session)?.1;
+            Ok(())
+        };
+        let (writer, diff_id, uncompressed_size) = self
+            .run(store.writer()?, &task, session, produce)
+            .map_err(|problem| problem.context(format!("could not pack layer `{name}`")))?;
+        let (digest, size) = writer.finish()?;
+        let blob = BlobRecord { digest, size, uncompressed_size };
+        self.remember_blob(store, diff_id, &blob, &facts)?;
+        task.finish(TaskOutcome::Done);
+        Ok(layer(name.to_owned(), Origin::Base, store, diff_id, &blob, false))
+    }
+
+    /// The compressed form of a tar that [`Pipeline::pack_tar`] or [`Pipeline::make`] made before, if it is there.
+    #[must_use]
+    pub fn packed_before(&self, name: &str, diff_id: DiffId, store: &Store) -> Option<Layer> {
+        let blob = store.records().get::<BlobRecord>(Kind::Layer, &self.blob_key(diff_id))?;
+        let layer = layer(name.to_owned(), Origin::Base, store, diff_id, &blob, true);
+        store.contains(&layer.descriptor).then_some(layer)
+    }
+
+    fn remember_blob(&self, store: &Store, diff_id: DiffId, blob: &BlobRecord, facts: &LayerFacts) -> Result<()> {
+        store.records().put(Kind::Facts, &diff_id.to_string(), facts)?;
+        store.records().put(Kind::Layer, &self.blob_key(diff_id), blob)
+    }
+
+    fn blob_key(&self, diff_id: DiffId) -> String {
+        format!("{diff_id} format {FORMAT_VERSION} level {}", self.level())
+    }
+}
+
+fn layer(name: String, origin: Origin, store: &Store, diff_id: DiffId, blob: &BlobRecord, reused: bool) -> Layer {
+    let BlobRecord { digest, size, uncompressed_size } = *blob;
+    let descriptor = Descriptor { media_type: media_type::OCI_LAYER_GZIP.to_owned(), digest, size };
+    Layer { name, origin, descriptor, diff_id, uncompressed_size, reused, blob: store.blob_path(&digest) }
+}
+
+/// Remembers a tar by its fingerprint, unless its files are too fresh for their time stamps to be trusted.
+fn remember_tar(spec: &LayerSpec, store: &Store, fingerprint: &str, tar: &TarRecord, listed_at: i64) -> Result<()> {
+    if entries::too_fresh(&spec.entries, listed_at) {
+        return Ok(());
+    }
+    store.records().put(Kind::Fingerprint, fingerprint, tar)
+}
+
+/// What identifies a layer from build to build: the first thing in it.
+fn last_key(spec: &LayerSpec) -> String {
+    let first = spec.entries.iter().find(|entry| !matches!(entry.content, Content::Directory { .. }));
+    let place = first.or(spec.entries.last()).map(|entry| entry.path.to_string_lossy().into_owned());
+    format!("last {} {}", spec.name, place.unwrap_or_default())
+}
+
+/// Headers as they were written, and what the ELF files among the sources say.
+fn facts_of(spec: &LayerSpec, uncompressed_size: u64) -> LayerFacts {
+    let mut facts = LayerFacts { uncompressed_size, ..LayerFacts::default() };
+    for entry in &spec.entries {
+        let entry_facts = entry.facts();
+        if let Content::File(source) = &entry.content {
+            // A damaged ELF file is the asset's own affair; it is packed as it is.
+            let elf = elf::read_file(&source.path).unwrap_or_default();
+            let glibc = || std::fs::read(&source.path).ok().and_then(|bytes| elf::glibc_version(&bytes));
+            facts.look_into(&entry_facts.path, elf, glibc);
+        }
+        facts.entries.push(entry_facts);
+    }
+    facts
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Passes on what is read to the pipeline.
+struct Tee<'a, R, W> {
+    tar: R,
+    sink: &'a mut W,
+}
+
+impl<R: Read, W: Write> Read for Tee<'_, R, W> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.tar.read(buffer)?;
+        self.sink.write_all(&buffer[..count])?;
+        Ok(count)
+    }
+}
+
+/// A tar's end without a pipeline: its digest only.
+struct TarHasher<'a> {
+    inner: HashingWriter<io::Sink>,
+    task: &'a Task,
+    session: &'a Session,
+}
+
+impl Write for TarHasher<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.inner.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl TarSink for TarHasher<'_> {
+    fn take_from(&mut self, file: &mut std::fs::File, size: u64) -> io::Result<u64> {
+        let mut buffer = vec![0; usize::try_from(size.min(1 << 20)).unwrap_or(1 << 20)];
+        let mut taken = 0;
+        while taken < size {
+            self.session.check()?;
+            let part = buffer.len().min(usize::try_from(size - taken).unwrap_or(usize::MAX));
+            let count = file.read(&mut buffer[..part])?;
+            if count == 0 {
+                break;
+            }
+            self.inner.write_all(&buffer[..count])?;
+            self.task.advance(count as u64);
+            taken += count as u64;
+        }
+        Ok(taken)
+    }
+}

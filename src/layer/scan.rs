@@ -1,0 +1,299 @@
+//! Reads a tar that somebody else wrote, for its headers and the few files the checks want to look into.
+//!
+//! Nothing is unpacked, names go nowhere near the file system, and every size a header claims is capped before it
+//! costs memory: a hostile tar ends in an error.
+
+use std::collections::HashMap;
+use std::io::{self, Read};
+
+use sha2::{Digest as _, Sha256};
+use tar::{EntryType, Header};
+
+use super::elf;
+use super::facts::{EntryFacts, EntryKind, LayerFacts};
+use crate::event::Session;
+use crate::oci::{DiffId, Digest};
+use crate::problem::{IoContext as _, Problem, Result};
+
+const TAR_BLOCK: usize = 512;
+
+/// Long names and PAX records; Linux takes paths of 4,096 bytes.
+const EXTENSION_LIMIT: u64 = 1 << 20;
+
+/// A layer of Lambda's ten gigabytes cannot hold more files than this and be sensible.
+const ENTRY_LIMIT: usize = 1_000_000;
+
+/// Lambda's limit for a whole image, and something for padding.
+const TAR_LIMIT: u64 = 11 << 30;
+
+/// ELF files up to this size are looked into: any libc, and all but the largest libraries.
+const ELF_LIMIT: u64 = 16 << 20;
+
+/// Reads an uncompressed tar to its end and gathers its digest and facts.
+///
+/// # Errors
+/// When the tar is malformed, truncated or larger than Lambda takes, or when reading fails.
+pub(super) fn scan(tar: impl Read, session: &Session) -> Result<(DiffId, LayerFacts)> {
+    let mut scanner = Scanner { input: Hashed { inner: tar, hasher: Sha256::new(), size: 0 }, session };
+    let mut facts = LayerFacts::default();
+    let read = |error| Err(error).or_failed(|| "could not read the layer's tar".to_owned());
+    let mut long = Extensions::default();
+    loop {
+        let header = match scanner.header() {
+            Ok(Some(header)) => header,
+            Ok(None) => break,
+            Err(error) => return read(error),
+        };
+        if let Err(error) = scanner.member(&header, &mut long, &mut facts) {
+            return read(error);
+        }
+        if facts.entries.len() > ENTRY_LIMIT {
+            return Err(Problem::refused(format!("the layer has more than {ENTRY_LIMIT} entries")));
+        }
+    }
+    if let Err(error) = scanner.skip(u64::MAX) {
+        return read(error);
+    }
+    facts.uncompressed_size = scanner.input.size;
+    Ok((DiffId(Digest::from(<[u8; 32]>::from(scanner.input.hasher.finalize()))), facts))
+}
+
+/// What extension headers say of the member that follows them.
+#[derive(Default)]
+struct Extensions {
+    path: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+    size: Option<u64>,
+    sparse: bool,
+}
+
+struct Scanner<'a, R> {
+    input: Hashed<R>,
+    session: &'a Session,
+}
+
+impl<R: Read> Scanner<'_, R> {
+    /// The next header, or `None` at the end of the archive.
+    fn header(&mut self) -> io::Result<Option<Header>> {
+        let mut header = Header::new_old();
+        let bytes = header.as_mut_bytes();
+        let mut filled = 0;
+        while filled < TAR_BLOCK {
+            match self.input.read(&mut bytes[filled..])? {
+                0 if filled == 0 => return Ok(None),
+                0 => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the tar ends within a header")),
+                count => filled += count,
+            }
+        }
+        if bytes.iter().all(|byte| *byte == 0) {
+            return Ok(None);
+        }
+        let checksum = bytes.iter().enumerate().map(|(at, byte)| match at {
+            148..156 => u32::from(b' '),
+            _ => u32::from(*byte),
+        });
+        let checksum = checksum.sum::<u32>();
+        if header.cksum()? != checksum {
+            return Err(io::Error::other("a header of the tar has a wrong checksum"));
+        }
+        Ok(Some(header))
+    }
+
+    fn member(&mut self, header: &Header, long: &mut Extensions, facts: &mut LayerFacts) -> io::Result<()> {
+        self.session.check()?;
+        let header_size = header.entry_size()?;
+        match header.entry_type() {
+            EntryType::GNULongName => long.path = Some(self.name(header_size)?),
+            EntryType::GNULongLink => long.link = Some(self.name(header_size)?),
+            EntryType::XHeader => {
+                let body = self.extension(header_size)?;
+                read_pax(&body, long)?;
+            }
+            EntryType::XGlobalHeader => drop(self.extension(header_size)?),
+            kind => {
+                let long = std::mem::take(long);
+                let entry = entry(header, kind, &long, long.size.unwrap_or(header_size));
+                // Links and directories may state a size and have no content (POSIX, ustar typeflag).
+                let has_content = !matches!(
+                    kind,
+                    EntryType::Link
+                        | EntryType::Symlink
+                        | EntryType::Directory
+                        | EntryType::Char
+                        | EntryType::Block
+                        | EntryType::Fifo
+                );
+                if kind == EntryType::GNUSparse {
+                    self.skip_sparse_map(header)?;
+                }
+                if has_content {
+                    self.content(&entry, long.size.unwrap_or(header_size), facts)?;
+                }
+                facts.entries.push(entry);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads or skips a member's content, looking into ELF files.
+    fn content(&mut self, entry: &EntryFacts, size: u64, facts: &mut LayerFacts) -> io::Result<()> {
+        let mut magic = [0; 4];
+        if entry.kind != EntryKind::File || size < 4 {
+            self.skip(size)?;
+            return self.padding(size);
+        }
+        self.input.read_exact(&mut magic)?;
+        if magic != *b"\x7fELF" || size > ELF_LIMIT {
+            self.skip(size - 4)?;
+            return self.padding(size);
+        }
+        let mut bytes = magic.to_vec();
+        (&mut self.input).take(size - 4).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 != size {
+            return Err(truncated());
+        }
+        facts.look_into(&entry.path, elf::read_bytes(&bytes), || elf::glibc_version(&bytes));
+        self.padding(size)
+    }
+
+    /// Skips what rounds `size` up to a block. Some writers (umoci's) leave out the last member's padding and the end of
+    /// the archive, and readers go along: an end of file here is the end of the archive, which [`Self::header`] sees.
+    fn padding(&mut self, size: u64) -> io::Result<()> {
+        let mut rest = (&mut self.input).take(padded(size)? - size);
+        io::copy(&mut rest, &mut io::sink()).map(drop)
+    }
+
+    fn name(&mut self, size: u64) -> io::Result<Vec<u8>> {
+        let mut name = self.extension(size)?;
+        while name.last() == Some(&0) {
+            name.pop();
+        }
+        Ok(name)
+    }
+
+    fn extension(&mut self, size: u64) -> io::Result<Vec<u8>> {
+        if size > EXTENSION_LIMIT {
+            return Err(io::Error::other(format!("the tar has an extension header of {size} bytes")));
+        }
+        let mut body = Vec::new();
+        (&mut self.input).take(size).read_to_end(&mut body)?;
+        self.skip(padded(size)? - size)?;
+        if body.len() as u64 == size { Ok(body) } else { Err(truncated()) }
+    }
+
+    /// Old GNU sparse files may have more blocks of map after the header.
+    fn skip_sparse_map(&mut self, header: &Header) -> io::Result<()> {
+        let mut extended = header.as_gnu().is_some_and(tar::GnuHeader::is_extended);
+        while extended {
+            let mut block = [0; TAR_BLOCK];
+            self.input.read_exact(&mut block)?;
+            extended = block[504] == 1;
+        }
+        Ok(())
+    }
+
+    /// Reads `count` bytes; with `u64::MAX`, all there are.
+    fn skip(&mut self, count: u64) -> io::Result<()> {
+        let mut buffer = [0; 64 << 10];
+        let mut left = count;
+        while left > 0 {
+            let part = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            match self.input.read(&mut buffer[..part])? {
+                0 if count == u64::MAX => return Ok(()),
+                0 => return Err(truncated()),
+                read => left -= read as u64,
+            }
+            self.session.check()?;
+        }
+        Ok(())
+    }
+}
+
+fn truncated() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the tar ends within a member")
+}
+
+fn padded(size: u64) -> io::Result<u64> {
+    size.checked_next_multiple_of(TAR_BLOCK as u64).ok_or_else(|| io::Error::other("a member of the tar has no end"))
+}
+
+fn entry(header: &Header, kind: EntryType, long: &Extensions, size: u64) -> EntryFacts {
+    let path = long.path.clone().unwrap_or_else(|| header.path_bytes().into_owned());
+    let link = long.link.clone().or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
+    let kind = match kind {
+        _ if long.sparse => EntryKind::Other,
+        EntryType::Regular | EntryType::Continuous if path.ends_with(b"/") => EntryKind::Directory,
+        EntryType::Regular | EntryType::Continuous => EntryKind::File,
+        EntryType::Directory => EntryKind::Directory,
+        EntryType::Symlink => EntryKind::Symlink,
+        EntryType::Link => EntryKind::Hardlink,
+        _ => EntryKind::Other,
+    };
+    let link = link.filter(|_| matches!(kind, EntryKind::Symlink | EntryKind::Hardlink));
+    EntryFacts {
+        path: clean(&String::from_utf8_lossy(&path)),
+        kind,
+        mode: header.mode().unwrap_or(0) & 0o7777,
+        size: if kind == EntryKind::File { size } else { 0 },
+        link: link.map(|link| String::from_utf8_lossy(&link).into_owned()),
+    }
+}
+
+/// Without leading `./` or `/` and without trailing `/`.
+fn clean(path: &str) -> String {
+    let mut path = path;
+    loop {
+        let shorter = path.strip_prefix("./").unwrap_or(path).trim_start_matches('/');
+        if shorter == path {
+            break;
+        }
+        path = shorter;
+    }
+    let path = path.trim_end_matches('/');
+    if path == "." { String::new() } else { path.to_owned() }
+}
+
+/// Takes what matters out of a PAX header's body: `LENGTH key=value\n` records.
+fn read_pax(body: &[u8], long: &mut Extensions) -> io::Result<()> {
+    let malformed = || io::Error::other("the tar has a malformed PAX header");
+    let mut rest = body;
+    let mut records = HashMap::new();
+    while !rest.is_empty() {
+        let space = rest.iter().position(|byte| *byte == b' ').ok_or_else(malformed)?;
+        let length = std::str::from_utf8(&rest[..space]).ok().and_then(|digits| digits.parse::<usize>().ok());
+        let length = length.filter(|length| (space + 2..=rest.len()).contains(length)).ok_or_else(malformed)?;
+        let record = &rest[space + 1..length - 1];
+        let equals = record.iter().position(|byte| *byte == b'=').ok_or_else(malformed)?;
+        records.insert(&record[..equals], &record[equals + 1..]);
+        rest = &rest[length..];
+    }
+    long.path = records.get(&b"path"[..]).map(|path| path.to_vec()).or(long.path.take());
+    long.link = records.get(&b"linkpath"[..]).map(|path| path.to_vec()).or(long.link.take());
+    if let Some(size) = records.get(&b"size"[..]) {
+        let size = std::str::from_utf8(size).ok().and_then(|digits| digits.parse().ok());
+        long.size = Some(size.ok_or_else(malformed)?);
+    }
+    long.sparse = records.keys().any(|key| key.starts_with(b"GNU.sparse."));
+    Ok(())
+}
+
+/// Hashes and counts what is read, up to the limit.
+struct Hashed<R> {
+    inner: R,
+    hasher: Sha256,
+    size: u64,
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        self.size += count as u64;
+        if self.size > TAR_LIMIT {
+            let problem = Problem::refused(format!("the layer's tar is larger than {TAR_LIMIT} bytes"))
+                .help("Lambda takes images of 10,737,418,240 bytes, uncompressed, at most");
+            return Err(problem.into());
+        }
+        Ok(count)
+    }
+}

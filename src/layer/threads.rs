@@ -1,0 +1,110 @@
+//! The threads that compress and the one budget of blocks that all layers in flight share.
+//!
+//! Memory is bounded by the budget whatever the number of threads and layers: a block is taken when a layer's bytes
+//! arrive and given back when they have passed the sink. No thread waits for a block while holding one that
+//! others need, since a block once filled reaches the sink without a second one; so waiting always ends.
+
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use super::gzip::{Block, Compressor};
+
+/// 24 blocks of 1 MiB with room for as much again compressed: 48 MiB.
+const BUDGET: usize = 24;
+
+/// Blocks to be borrowed, made when first needed.
+#[derive(Debug)]
+pub(super) struct Budget {
+    state: Mutex<State>,
+    returned: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    free: Vec<Block>,
+    /// How many more may be made.
+    unmade: usize,
+}
+
+impl Budget {
+    pub(super) fn new() -> Self {
+        Self { state: Mutex::new(State { free: Vec::new(), unmade: BUDGET }), returned: Condvar::new() }
+    }
+
+    /// Waits for a block; it comes back empty.
+    pub(super) fn take(&self) -> Block {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(mut block) = state.free.pop() {
+                block.filled = 0;
+                return block;
+            }
+            if state.unmade > 0 {
+                state.unmade -= 1;
+                return Block::new();
+            }
+            state = self.returned.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    pub(super) fn give_back(&self, block: Block) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).free.push(block);
+        self.returned.notify_one();
+    }
+}
+
+/// A block to compress, and where it goes then.
+struct Job {
+    block: Block,
+    level: u32,
+    done: SyncSender<Block>,
+}
+
+/// Threads that compress blocks in the order they come.
+#[derive(Debug)]
+pub(super) struct Compressors {
+    jobs: Option<mpsc::Sender<Job>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Compressors {
+    pub(super) fn new(count: usize) -> Self {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        let queue = Arc::new(Mutex::new(queue));
+        let work = |queue: Arc<Mutex<Receiver<Job>>>| {
+            move || {
+                let mut compressor = Compressor::new();
+                loop {
+                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let Ok(Job { mut block, level, done }) = next else { return };
+                    compressor.compress(&mut block, level);
+                    // Nobody waits for it any more if its layer failed; the block is gone then, and so is the build.
+                    let _ = done.send(block);
+                }
+            }
+        };
+        let threads = (0..count.max(1)).map(|_| thread::spawn(work(Arc::clone(&queue)))).collect();
+        Self { jobs: Some(jobs), threads }
+    }
+
+    /// Hands a block over; what is returned yields it back compressed.
+    pub(super) fn compress(&self, block: Block, level: u32) -> Receiver<Block> {
+        let (done, result) = mpsc::sync_channel(1);
+        if let Some(jobs) = &self.jobs {
+            // The threads live as long as `self`; were they gone, the receiver would say so.
+            let _ = jobs.send(Job { block, level, done });
+        }
+        result
+    }
+}
+
+impl Drop for Compressors {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        for thread in self.threads.drain(..) {
+            // A panic was already seen by the layer whose block it held.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The base image's file system as its layers' headers tell it, for the few questions its guests must ask: is there a
+//! directory, what mode has it, is a parent a symlink.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::facts::{EntryFacts, EntryKind, LayerFacts};
+
+/// A merged file system of headers; whiteouts are honoured (image-spec, layer.md).
+#[derive(Debug, Default, Clone)]
+pub struct Tree {
+    nodes: BTreeMap<String, Node>,
+}
+
+/// One path of a [`Tree`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// What it is.
+    pub kind: EntryKind,
+    /// The permission bits.
+    pub mode: u32,
+    /// Bytes of content.
+    pub size: u64,
+    /// What a link points to.
+    pub link: Option<String>,
+}
+
+impl Tree {
+    /// Merges layers, lowest first.
+    #[must_use]
+    pub fn merge<'a>(layers: impl IntoIterator<Item = &'a LayerFacts>) -> Self {
+        let mut tree = Self::default();
+        for layer in layers {
+            // A layer's whiteouts hide what is below it, wherever they stand in it.
+            for entry in &layer.entries {
+                tree.white_out(&entry.path);
+            }
+            for entry in &layer.entries {
+                tree.add(entry);
+            }
+        }
+        tree
+    }
+
+    /// What is at a path without following links.
+    #[must_use]
+    pub fn get(&self, path: &str) -> Option<&Node> {
+        self.nodes.get(path)
+    }
+
+    /// What is at a path without following links; paths that are no UTF-8 are never found.
+    #[must_use]
+    pub fn at(&self, path: &Path) -> Option<&Node> {
+        self.get(path.to_str()?)
+    }
+
+    fn white_out(&mut self, path: &str) {
+        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+        if name == ".wh..wh..opq" {
+            self.remove_below(parent);
+        } else if let Some(hidden) = name.strip_prefix(".wh.") {
+            let hidden = if parent.is_empty() { hidden.to_owned() } else { format!("{parent}/{hidden}") };
+            self.nodes.remove(&hidden);
+            self.remove_below(&hidden);
+        }
+    }
+
+    fn add(&mut self, entry: &EntryFacts) {
+        let name = entry.path.rsplit('/').next().unwrap_or_default();
+        if entry.path.is_empty() || name.starts_with(".wh.") {
+            return;
+        }
+        if entry.kind != EntryKind::Directory {
+            self.remove_below(&entry.path);
+        }
+        let EntryFacts { kind, mode, size, ref link, .. } = *entry;
+        self.nodes.insert(entry.path.clone(), Node { kind, mode, size, link: link.clone() });
+    }
+
+    fn remove_below(&mut self, path: &str) {
+        let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
+        let below: Vec<_> = self
+            .nodes
+            .range(prefix.clone()..)
+            .map(|(path, _)| path.clone())
+            .take_while(|p| p.starts_with(&prefix))
+            .collect();
+        for path in below {
+            self.nodes.remove(&path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layer(entries: &[(&str, EntryKind)]) -> LayerFacts {
+        let entry = |(path, kind): &(&str, EntryKind)| EntryFacts {
+            path: (*path).into(),
+            kind: *kind,
+            mode: 0o755,
+            size: 0,
+            link: None,
+        };
+        LayerFacts { entries: entries.iter().map(entry).collect(), ..LayerFacts::default() }
+    }
+
+    #[test]
+    fn later_layers_replace_and_whiteouts_hide() {
+        use EntryKind::{Directory, File, Symlink};
+        let tree = Tree::merge([
+            &layer(&[("a", Directory), ("a/x", File), ("a/y", File), ("ab", File), ("b", Directory), ("b/z", File)]),
+            &layer(&[("a/.wh.x", File), ("b", Symlink), ("c", Directory), ("c/.wh..wh..opq", File), ("c/n", File)]),
+        ]);
+        let paths: Vec<_> = tree.nodes.keys().map(String::as_str).collect();
+        assert_eq!(paths, ["a", "a/y", "ab", "b", "c", "c/n"]);
+        assert_eq!(tree.get("b").map(|node| node.kind), Some(Symlink));
+    }
+}

@@ -1,0 +1,306 @@
+//! Finds what an asset packs: a file, a directory or a glob becomes entries with their places in the image.
+//!
+//! No ignore file applies and dotfiles are included: what the user names is what is packed. Nothing is read but
+//! directories and, of a few small files that may hold secrets, the content.
+
+use std::fs::{self, Metadata};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::path::{Component, Path, PathBuf};
+
+use globset::{GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
+use walkdir::WalkDir;
+
+use super::entries::{Content, Entry, Source, Stat};
+use super::secrets;
+use crate::problem::{Exit, IoContext as _, Problem, Result};
+
+/// Lambda's name for where code lies; relative destinations start here.
+pub const TASK_ROOT: &str = "var/task";
+
+/// What the user asked to pack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asset {
+    /// A name for people.
+    pub name: String,
+    /// As the user wrote it, for messages.
+    pub shown: String,
+    /// The directory the path starts from (absolute).
+    pub directory: PathBuf,
+    /// File, directory or glob, relative to `directory` or absolute.
+    pub path: String,
+    /// Where it goes: relative to `/var/task`, or absolute; a directory's contents go there, and so do files if it ends
+    /// in `/`. Absent: the same relative path, or the last part for paths outside `directory`.
+    pub to: Option<String>,
+    /// Globs relative to `path` of what not to pack.
+    pub exclude: Vec<String>,
+    /// Pack what links point to.
+    pub follow_symlinks: bool,
+    /// Globs of files that may look like secrets.
+    pub allow_secrets: Vec<String>,
+}
+
+/// Lists an asset's entries, unsorted and without the directories above its destination.
+///
+/// # Errors
+/// When there is no such thing, it cannot be listed, a pattern or destination is malformed, or something in it must not
+/// be packed: a device, a link that leaves the asset, a whiteout, a likely secret.
+pub fn walk(asset: &Asset) -> Result<Vec<Entry>> {
+    let walk = Walk::new(asset)?;
+    let root = normalize(&asset.directory.join(&asset.path));
+    if fs::symlink_metadata(&root).is_ok() {
+        return walk.path(&root, &destination(asset, &root)?);
+    }
+    let Some((prefix, pattern)) = glob(asset)? else {
+        return Err(Problem::usage(format!("no such asset `{}`", asset.shown))
+            .because(std::io::Error::other(format!("nothing at `{}`", root.display())))
+            .help(format!("asset paths start at `{}`", asset.directory.display())));
+    };
+    walk.matches(&prefix, &pattern)
+}
+
+struct Walk<'a> {
+    asset: &'a Asset,
+    exclude: GlobSet,
+    secrets: secrets::Guard,
+}
+
+impl<'a> Walk<'a> {
+    fn new(asset: &'a Asset) -> Result<Self> {
+        let mut exclude = GlobSetBuilder::new();
+        for pattern in &asset.exclude {
+            exclude.add(parse_glob(pattern, asset, "exclude")?);
+        }
+        let exclude = exclude.build().map_err(|error| invalid_glob(asset, "exclude", &error))?;
+        let secrets =
+            secrets::Guard::new(&asset.allow_secrets).map_err(|error| invalid_glob(asset, "allow-secrets", &error))?;
+        Ok(Self { asset, exclude, secrets })
+    }
+
+    /// A file or a directory.
+    fn path(&self, root: &Path, destination: &Destination) -> Result<Vec<Entry>> {
+        let metadata = self.metadata(root)?;
+        if metadata.is_symlink() {
+            return Err(Problem::usage(format!("asset `{}` is a symlink", self.asset.shown))
+                .help("name what it points to, or set `follow-symlinks = true` in the asset's table"));
+        }
+        if metadata.is_dir() {
+            return self.directory(root, &destination.directory);
+        }
+        let place = destination.of_file(root, &self.asset.shown)?;
+        let name = root.file_name().map(PathBuf::from).unwrap_or_default();
+        Ok(vec![self.entry(root, &metadata, &name, place, root)?])
+    }
+
+    /// A directory's contents, and the directory itself at its destination.
+    fn directory(&self, root: &Path, place: &Path) -> Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        let mut walker = WalkDir::new(root).follow_links(self.asset.follow_symlinks).into_iter();
+        while let Some(found) = walker.next() {
+            let found = found.map_err(|error| self.unlisted(error))?;
+            let below = found.path().strip_prefix(root).unwrap_or(found.path());
+            if found.depth() > 0 && self.exclude.is_match(below) {
+                if found.file_type().is_dir() {
+                    walker.skip_current_dir();
+                }
+                continue;
+            }
+            let metadata = self.metadata(found.path())?;
+            entries.push(self.entry(found.path(), &metadata, below, place.join(below), root)?);
+        }
+        // A place of `/` itself has no entry.
+        entries.retain(|entry| !entry.path.as_os_str().is_empty());
+        Ok(entries)
+    }
+
+    /// Everything below a directory that matches a glob; a matching directory is packed whole.
+    fn matches(&self, prefix: &Path, pattern: &GlobMatcher) -> Result<Vec<Entry>> {
+        let place = destination(self.asset, prefix)?.directory;
+        let mut entries = Vec::new();
+        let mut walker =
+            WalkDir::new(prefix).min_depth(1).follow_links(self.asset.follow_symlinks).sort_by_file_name().into_iter();
+        while let Some(found) = walker.next() {
+            let found = found.map_err(|error| self.unlisted(error))?;
+            let below = found.path().strip_prefix(prefix).unwrap_or(found.path());
+            if self.exclude.is_match(below) {
+                if found.file_type().is_dir() {
+                    walker.skip_current_dir();
+                }
+            } else if pattern.is_match(below) {
+                let metadata = self.metadata(found.path())?;
+                if metadata.is_dir() {
+                    entries.extend(self.directory(found.path(), &place.join(below))?);
+                    walker.skip_current_dir();
+                } else {
+                    entries.push(self.entry(found.path(), &metadata, below, place.join(below), prefix)?);
+                }
+            }
+        }
+        if entries.is_empty() {
+            return Err(Problem::usage(format!("asset `{}` matches nothing", self.asset.shown))
+                .help(format!("the pattern was looked for below `{}`", prefix.display())));
+        }
+        Ok(entries)
+    }
+
+    /// One entry; `below` is its path within the asset, `root` what links must not leave.
+    fn entry(&self, path: &Path, metadata: &Metadata, below: &Path, place: PathBuf, root: &Path) -> Result<Entry> {
+        let name = place.file_name().map(std::ffi::OsStr::as_bytes).unwrap_or_default();
+        if name.starts_with(b".wh.") {
+            return Err(Problem::usage(format!("`{}` would be taken for a whiteout", path.display()))
+                .help("names that begin with `.wh.` delete files in an image: rename it or exclude it"));
+        }
+        let kind = metadata.file_type();
+        let content = if kind.is_dir() {
+            Content::Directory { mode: 0o755 }
+        } else if kind.is_symlink() {
+            Content::Symlink(self.link(path, root)?)
+        } else if kind.is_file() {
+            self.secrets.check(path, below, &place)?;
+            Content::File(Source {
+                path: path.to_owned(),
+                follow: self.asset.follow_symlinks,
+                executable: metadata.permissions().mode() & 0o100 != 0,
+                stat: Stat::of(metadata),
+            })
+        } else {
+            let what = match () {
+                () if kind.is_fifo() => "a FIFO",
+                () if kind.is_socket() => "a socket",
+                () => "a device",
+            };
+            return Err(Problem::usage(format!("`{}` is {what}", path.display()))
+                .help("only files, directories and symlinks can be packed: remove it or exclude it"));
+        };
+        Ok(Entry { path: place, content })
+    }
+
+    /// A link's target, if it stays inside the asset.
+    fn link(&self, path: &Path, root: &Path) -> Result<PathBuf> {
+        let target = fs::read_link(path).or_failed(|| format!("could not read the symlink `{}`", path.display()))?;
+        let leaves = || {
+            Problem::usage(format!(
+                "symlink `{}` leaves the asset: it points to `{}`",
+                path.display(),
+                target.display()
+            ))
+            .help("set `follow-symlinks = true` in the asset's table to pack what links point to, or exclude it")
+        };
+        let parent = path.parent().unwrap_or(root);
+        if target.is_absolute() || !normalize(&parent.join(&target)).starts_with(root) {
+            return Err(leaves());
+        }
+        // Parts of the target may be links themselves; a target that is not there cannot lead anywhere else.
+        if let (Ok(real), Ok(real_root)) = (fs::canonicalize(path), fs::canonicalize(root))
+            && !real.starts_with(&real_root)
+        {
+            return Err(leaves());
+        }
+        Ok(target)
+    }
+
+    fn metadata(&self, path: &Path) -> Result<Metadata> {
+        let follow = self.asset.follow_symlinks;
+        let metadata = if follow { fs::metadata(path) } else { fs::symlink_metadata(path) };
+        metadata.or_failed(|| format!("could not stat `{}`", path.display()))
+    }
+
+    fn unlisted(&self, error: walkdir::Error) -> Problem {
+        let path = error.path().unwrap_or_else(|| Path::new(&self.asset.path)).display().to_string();
+        if let Some(ancestor) = error.loop_ancestor() {
+            return Problem::usage(format!("symlink `{path}` leads back to `{}`", ancestor.display()))
+                .help("exclude it, or set `follow-symlinks = false`");
+        }
+        Problem::failed(format!("could not list `{path}`")).because(error)
+    }
+}
+
+/// Where an asset goes, as far as its text alone tells.
+struct Destination {
+    /// As a directory.
+    directory: PathBuf,
+    /// Whether a file's own name is to be appended: `to` ends in `/`.
+    into: bool,
+}
+
+impl Destination {
+    fn of_file(&self, file: &Path, shown: &str) -> Result<PathBuf> {
+        let place = match file.file_name() {
+            Some(name) if self.into => self.directory.join(name),
+            _ => self.directory.clone(),
+        };
+        if ["", "var", TASK_ROOT, "opt", "tmp"].iter().any(|directory| place == Path::new(directory)) {
+            return Err(Problem::usage(format!("asset `{shown}` is a file and would replace `/{}`", place.display()))
+                .help(format!("end the destination with `/` to put the file into it: `/{}/`", place.display())));
+        }
+        Ok(place)
+    }
+}
+
+fn destination(asset: &Asset, root: &Path) -> Result<Destination> {
+    let Some(to) = &asset.to else {
+        let below = root.strip_prefix(normalize(&asset.directory)).ok().map(Path::to_owned);
+        let below = below.unwrap_or_else(|| root.file_name().map(PathBuf::from).unwrap_or_default());
+        return Ok(Destination { directory: Path::new(TASK_ROOT).join(below), into: false });
+    };
+    let mut place = PathBuf::new();
+    if !to.starts_with('/') {
+        place.push(TASK_ROOT);
+    }
+    for part in Path::new(to).components() {
+        match part {
+            Component::Normal(part) => place.push(part),
+            Component::CurDir | Component::RootDir => {}
+            Component::ParentDir | Component::Prefix(_) => {
+                return Err(Problem::usage(format!("the destination `{to}` of asset `{}` has a `..`", asset.shown))
+                    .help("give a path below `/var/task`, or an absolute one"));
+            }
+        }
+    }
+    if to.contains('\0') {
+        return Err(Problem::usage(format!("the destination of asset `{}` has a NUL", asset.shown)));
+    }
+    let into = to.is_empty() || to.ends_with('/') || to.ends_with("/.") || to == ".";
+    Ok(Destination { directory: place, into })
+}
+
+/// The directory before a glob's first pattern, and the pattern of what is below it.
+fn glob(asset: &Asset) -> Result<Option<(PathBuf, GlobMatcher)>> {
+    let is_pattern = |part: &str| part.contains(['*', '?', '[', '{']);
+    let parts: Vec<_> = asset.path.split('/').collect();
+    let Some(first) = parts.iter().position(|part| is_pattern(part)) else { return Ok(None) };
+    let literal = parts[..first].join("/");
+    let literal = if first > 0 && literal.is_empty() { "/".to_owned() } else { literal };
+    let prefix = normalize(&asset.directory.join(literal));
+    let pattern = parse_glob(&parts[first..].join("/"), asset, "path")?.compile_matcher();
+    if !prefix.is_dir() {
+        return Err(Problem::usage(format!("no such asset `{}`", asset.shown))
+            .because(std::io::Error::other(format!("no directory `{}`", prefix.display()))));
+    }
+    Ok(Some((prefix, pattern)))
+}
+
+fn parse_glob(pattern: &str, asset: &Asset, key: &str) -> Result<globset::Glob> {
+    let pattern = pattern.strip_prefix("./").unwrap_or(pattern);
+    let pattern = pattern.strip_suffix('/').unwrap_or(pattern);
+    GlobBuilder::new(pattern).literal_separator(true).build().map_err(|error| invalid_glob(asset, key, &error))
+}
+
+fn invalid_glob(asset: &Asset, key: &str, error: &globset::Error) -> Problem {
+    Problem::new(Exit::Usage, format!("asset `{}` has a malformed pattern in `{key}`: {error}", asset.shown))
+}
+
+/// Removes `.` and resolves `..` in the text of an absolute path.
+fn normalize(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                normal.pop();
+            }
+            part => normal.push(part),
+        }
+    }
+    normal
+}

@@ -1,0 +1,223 @@
+//! What proves who we are, and where Docker and podman keep it.
+//!
+//! Secrets live in memory only, and in a type that cannot be printed.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{BufReader, ErrorKind};
+use std::path::PathBuf;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use docker_credential::{CredentialRetrievalError, DockerCredential};
+use reqwest::header::HeaderValue;
+
+use crate::problem::{Problem, Result};
+
+/// The key under which `docker login` keeps Docker Hub's credentials.
+const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
+
+/// A string that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes `text` out of sight.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    pub(super) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// What a registry, or its token server, accepts from an account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credentials {
+    /// A user name and a password.
+    Password {
+        /// The user name.
+        username: String,
+        /// The password.
+        password: Secret,
+    },
+    /// An OAuth2 refresh token, which only a token server takes.
+    IdentityToken(Secret),
+}
+
+/// The value of an `Authorization` header.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Authorization(HeaderValue);
+
+impl Authorization {
+    pub(super) fn basic(username: &str, password: &Secret) -> Result<Self> {
+        Self::new(&format!("Basic {}", STANDARD.encode(format!("{username}:{}", password.expose()))))
+    }
+
+    pub(super) fn bearer(token: &Secret) -> Result<Self> {
+        Self::new(&format!("Bearer {}", token.expose()))
+    }
+
+    fn new(value: &str) -> Result<Self> {
+        let mut value = HeaderValue::from_str(value)
+            .map_err(|_| Problem::failed("a credential or token holds characters that no HTTP header can carry"))?;
+        value.set_sensitive(true);
+        Ok(Self(value))
+    }
+
+    pub(super) fn header(&self) -> HeaderValue {
+        self.0.clone()
+    }
+}
+
+impl fmt::Debug for Authorization {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Where a client takes its credentials from.
+#[derive(Debug, Clone)]
+pub enum CredentialSource {
+    /// None are sent.
+    Anonymous,
+    /// These.
+    Given(Credentials),
+    /// The files in which Docker and podman keep logins, in order; helpers named there are run.
+    Files(Vec<PathBuf>),
+}
+
+impl CredentialSource {
+    /// The files that `docker login` and `podman login` write, podman's first if `REGISTRY_AUTH_FILE` names it.
+    #[must_use]
+    pub fn from_environment() -> Self {
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let home = variable("HOME");
+        let docker = variable("DOCKER_CONFIG").or_else(|| home.as_ref().map(|home| home.join(".docker")));
+        let files = [
+            variable("REGISTRY_AUTH_FILE"),
+            docker.map(|directory| directory.join("config.json")),
+            variable("XDG_RUNTIME_DIR").map(|directory| directory.join("containers/auth.json")),
+            home.map(|home| home.join(".config/containers/auth.json")),
+        ];
+        Self::Files(files.into_iter().flatten().collect())
+    }
+
+    /// The credentials for the registry that references call `registry`. Blocking: helpers are run.
+    ///
+    /// # Errors
+    /// When a file cannot be read or a helper fails.
+    pub(super) fn find(&self, registry: &str) -> Result<Option<Credentials>> {
+        match self {
+            Self::Anonymous => Ok(None),
+            Self::Given(credentials) => Ok(Some(credentials.clone())),
+            Self::Files(files) => {
+                for path in files {
+                    let file = match File::open(path) {
+                        Ok(file) => file,
+                        Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                        Err(error) => {
+                            return Err(Problem::failed(format!("could not open `{}`", path.display())).because(error));
+                        }
+                    };
+                    let server = if registry == "docker.io" { DOCKER_HUB_KEY } else { registry };
+                    match docker_credential::get_credential_from_reader(BufReader::new(file), server) {
+                        Ok(credential) => return Ok(Some(credential.into())),
+                        Err(error) if is_absent(&error) => {}
+                        Err(error) => return Err(unusable(registry, path, &error)),
+                    }
+                }
+                Ok(None)
+            }
+        }
+    }
+}
+
+impl From<DockerCredential> for Credentials {
+    fn from(credential: DockerCredential) -> Self {
+        match credential {
+            DockerCredential::IdentityToken(token) => Self::IdentityToken(Secret(token)),
+            DockerCredential::UsernamePassword(username, password) => {
+                Self::Password { username, password: Secret(password) }
+            }
+        }
+    }
+}
+
+/// Whether the file simply has no login for the registry. Helpers say so in words (docker-credential-helpers,
+/// `ErrCredentialsNotFound`); some leave the user name empty instead.
+fn is_absent(error: &CredentialRetrievalError) -> bool {
+    match error {
+        CredentialRetrievalError::NoCredentialConfigured => true,
+        CredentialRetrievalError::HelperFailure { stdout, stderr, .. } => {
+            [stdout, stderr].iter().any(|text| text.contains("credentials not found"))
+        }
+        _ => false,
+    }
+}
+
+fn unusable(registry: &str, path: &std::path::Path, error: &CredentialRetrievalError) -> Problem {
+    // The texts of a helper's failure are left out: a helper may print what it holds.
+    let why = match error {
+        CredentialRetrievalError::HelperFailure { helper, .. } => format!("`{helper} get` failed"),
+        CredentialRetrievalError::HelperCommunicationError => "its credential helper could not be run".to_owned(),
+        CredentialRetrievalError::ConfigReadError => "it is not a Docker configuration".to_owned(),
+        other => other.to_string(),
+    };
+    Problem::failed(format!("could not take the login for `{registry}` from `{}`", path.display()))
+        .because(why)
+        .help(format!("run `docker login {registry}` again, or remove the entry"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(config: &str, registry: &str) -> Result<Option<Credentials>> {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("config.json");
+        std::fs::write(&path, config).expect("a written file");
+        CredentialSource::Files(vec![directory.path().join("missing.json"), path]).find(registry)
+    }
+
+    #[test]
+    fn logins_are_found_where_docker_puts_them() {
+        let config = format!(
+            r#"{{"auths":{{"ghcr.io":{{"auth":"{0}"}},"https://index.docker.io/v1/":{{"auth":"{0}"}},
+                "quay.io":{{"identitytoken":"t"}}}}}}"#,
+            STANDARD.encode("user:pass:word")
+        );
+        let password = Credentials::Password { username: "user".into(), password: Secret::new("pass:word") };
+        for (registry, expected) in [
+            ("ghcr.io", Some(password.clone())),
+            ("docker.io", Some(password)),
+            ("quay.io", Some(Credentials::IdentityToken(Secret::new("t")))),
+            ("public.ecr.aws", None),
+        ] {
+            assert_eq!(find(&config, registry).expect(registry), expected);
+        }
+    }
+
+    #[test]
+    fn a_broken_file_is_named() {
+        let problem = find("{", "ghcr.io").expect_err("no JSON");
+        assert!(problem.message().starts_with("could not take the login for `ghcr.io` from `"), "{problem}");
+        assert_eq!(problem.causes(), ["it is not a Docker configuration"]);
+    }
+
+    #[test]
+    fn secrets_are_never_shown() {
+        let credentials = Credentials::Password { username: "user".into(), password: Secret::new("canary") };
+        let authorization = Authorization::basic("user", &Secret::new("canary")).expect("a header");
+        assert_eq!(format!("{credentials:?}"), r#"Password { username: "user", password: *** }"#);
+        assert_eq!(format!("{authorization:?} {:?}", authorization.header()), "*** Sensitive");
+    }
+}

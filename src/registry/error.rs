@@ -1,0 +1,284 @@
+//! What can go wrong with a registry, in the classes that callers branch on, each told to a person.
+//!
+//! Retrying, authentication and fallbacks decide by the class; everybody else turns an [`Error`] into its
+//! [`Problem`]. Messages show URLs only in their redacted form.
+
+use std::time::Duration;
+
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::{Method, StatusCode, Url};
+use serde::Deserialize;
+
+use super::origin::{Origin, redacted};
+use crate::problem::Problem;
+
+/// The longest a registry may ask us to wait before the next try.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// How much of a registry's own words is shown, in characters.
+const MAX_SHOWN_MESSAGE: usize = 300;
+
+/// A failed conversation with a registry.
+#[derive(Debug)]
+pub struct Error {
+    /// What callers decide by.
+    pub kind: ErrorKind,
+    /// What people are told.
+    pub problem: Problem,
+}
+
+/// The classes of failures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The registry could not be reached; `worth_retrying` is false when another try cannot help (certificates).
+    Unreachable {
+        /// Whether another try may help.
+        worth_retrying: bool,
+    },
+    /// The connection broke or stood still during a request or an answer.
+    Cut,
+    /// The registry answered with an error.
+    Refused(Refusal),
+    /// What was received is not what it must be: digest, size, form.
+    Content,
+    /// A rule of ours forbids to go on, or the work was asked to stop.
+    Stopped,
+    /// Nobody takes the bytes any more: the cause lies with whoever took them.
+    Unwanted,
+}
+
+/// An error answer: its status and the codes of the distribution specification.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The HTTP status.
+    pub status: u16,
+    /// The error codes of the body, such as `MANIFEST_UNKNOWN`.
+    pub codes: Vec<String>,
+    /// How long the registry asks us to wait, capped.
+    pub retry_after: Option<Duration>,
+}
+
+impl Error {
+    pub(super) fn new(kind: ErrorKind, problem: Problem) -> Self {
+        Self { kind, problem }
+    }
+
+    pub(super) fn content(problem: Problem) -> Self {
+        Self::new(ErrorKind::Content, problem)
+    }
+
+    /// The connection broke while `what` was being read.
+    pub(super) fn cut(what: &str, why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::new(
+            ErrorKind::Cut,
+            Problem::failed(format!("the connection broke while {what}"))
+                .because(why)
+                .help("try again; what is done is kept"),
+        )
+    }
+
+    /// The status of a refusal.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        match &self.kind {
+            ErrorKind::Refused(refusal) => Some(refusal.status),
+            _ => None,
+        }
+    }
+
+    /// Whether the same request may succeed a little later.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match &self.kind {
+            ErrorKind::Unreachable { worth_retrying } => *worth_retrying,
+            ErrorKind::Cut => true,
+            // 522 is what Cloudflare says when the registry behind it does not answer.
+            ErrorKind::Refused(refusal) => {
+                matches!(refusal.status, 408 | 429 | 500 | 502 | 503 | 504 | 522)
+                    || refusal.codes.iter().any(|code| code == "TOOMANYREQUESTS" || code == "UNAVAILABLE")
+            }
+            ErrorKind::Content | ErrorKind::Stopped | ErrorKind::Unwanted => false,
+        }
+    }
+
+    /// Whether the failure is that nobody took the bytes.
+    #[must_use]
+    pub fn is_receiver_gone(&self) -> bool {
+        self.kind == ErrorKind::Unwanted
+    }
+
+    /// How long the registry asked to wait.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match &self.kind {
+            ErrorKind::Refused(refusal) => refusal.retry_after,
+            _ => None,
+        }
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        error.problem
+    }
+}
+
+impl From<Problem> for Error {
+    fn from(problem: Problem) -> Self {
+        Self::new(ErrorKind::Stopped, problem)
+    }
+}
+
+/// A request that never got an answer.
+pub(super) fn unreachable(url: &Url, error: reqwest::Error) -> Error {
+    // The URL in reqwest's text may hold a signature.
+    let error = error.without_url();
+    let text = chain(&error);
+    let host = url.host_str().unwrap_or_default();
+    let problem = Problem::failed(format!("could not reach `{host}`"));
+    if text.contains("invalid peer certificate") {
+        let problem = Problem::failed(format!("the certificate of `{host}` is not trusted")).because(error);
+        let help = "if a proxy or private authority signs it, name its certificates with `SSL_CERT_FILE`";
+        return Error::new(ErrorKind::Unreachable { worth_retrying: false }, problem.help(help));
+    }
+    if text.contains("proxy auth") {
+        let help = "put the user name and password into `HTTPS_PROXY`";
+        return Error::new(ErrorKind::Unreachable { worth_retrying: false }, problem.because(error).help(help));
+    }
+    if error.is_connect() {
+        let help = "check the host name, the network and `HTTPS_PROXY`; with `--offline` only what is there is used";
+        return Error::new(ErrorKind::Unreachable { worth_retrying: true }, problem.because(error).help(help));
+    }
+    Error::cut(&format!("talking to `{host}`"), error)
+}
+
+/// An answer with an error status; `body` is its beginning.
+pub(super) fn refused(
+    origin: &Origin,
+    method: &Method,
+    url: &Url,
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Error {
+    #[derive(Deserialize)]
+    struct Body {
+        errors: Vec<Entry>,
+    }
+    #[derive(Deserialize)]
+    struct Entry {
+        #[serde(default)]
+        code: String,
+        #[serde(default)]
+        message: String,
+    }
+    let entries = serde_json::from_slice::<Body>(body).map(|body| body.errors).unwrap_or_default();
+    let codes: Vec<_> = entries.iter().map(|entry| entry.code.clone()).filter(|code| !code.is_empty()).collect();
+    let words: Vec<_> = entries
+        .iter()
+        .map(|entry| [entry.code.as_str(), entry.message.as_str()].join(" ").trim().to_owned())
+        .filter(|words| !words.is_empty())
+        .collect();
+    let retry_after = headers
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+        .map(|seconds| Duration::from_secs(seconds).min(MAX_RETRY_AFTER));
+    let message = format!("`{}` answered {status} to {method} {}", url.host_str().unwrap_or_default(), redacted(url));
+    let mut problem = Problem::failed(message);
+    if !words.is_empty() {
+        problem = problem.because(printable(&words.join("; ")));
+    }
+    if let Some(help) = help(origin, status) {
+        problem = problem.help(help);
+    }
+    Error::new(ErrorKind::Refused(Refusal { status: status.as_u16(), codes, retry_after }), problem)
+}
+
+fn help(origin: &Origin, status: StatusCode) -> Option<String> {
+    Some(match status.as_u16() {
+        401 => format!("log in with `docker login {origin}` or `podman login {origin}`, and check the image's name"),
+        403 => format!("the account logged in at `{origin}` may not do this; an expired login looks the same"),
+        404 => "check the name and the tag".to_owned(),
+        407 => "put the user name and password into `HTTPS_PROXY`".to_owned(),
+        429 => format!("wait a little, or log in with `docker login {origin}` for a higher limit"),
+        500..=599 => "the registry has a problem of its own; try again later".to_owned(),
+        _ => return None,
+    })
+}
+
+/// A registry's words without control characters, which could paint the terminal, and not without end.
+fn printable(text: &str) -> String {
+    let mut shown: String =
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_SHOWN_MESSAGE).collect();
+    if text.chars().nth(MAX_SHOWN_MESSAGE).is_some() {
+        shown.push_str("...");
+    }
+    shown
+}
+
+/// The texts of an error and its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, retry_after: Option<&str>, body: &str) -> Error {
+        let origin = Origin::from_url("https://example.com").expect("an origin");
+        let mut headers = HeaderMap::new();
+        if let Some(value) = retry_after {
+            headers.insert(RETRY_AFTER, value.parse().expect("a header value"));
+        }
+        let status = StatusCode::from_u16(status).expect("a status");
+        refused(&origin, &Method::GET, &origin.endpoint("a/manifests/b"), status, &headers, body.as_bytes())
+    }
+
+    #[test]
+    fn an_error_body_gives_its_codes_and_words() {
+        let body = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"no\u001b[31m such"}]}"#;
+        let error = answer(404, None, body);
+        assert_eq!(
+            error.kind,
+            ErrorKind::Refused(Refusal { status: 404, codes: vec!["MANIFEST_UNKNOWN".into()], retry_after: None })
+        );
+        assert_eq!(
+            error.problem.message(),
+            "`example.com` answered 404 Not Found to GET https://example.com/v2/a/manifests/b"
+        );
+        assert_eq!(error.problem.causes(), ["MANIFEST_UNKNOWN no [31m such"]);
+    }
+
+    #[test]
+    fn only_what_may_pass_is_retried() {
+        for (status, body, transient) in [
+            (400, "", false),
+            (401, "", false),
+            (403, "", false),
+            (404, "", false),
+            (408, "", true),
+            (429, "", true),
+            (500, "<html>", true),
+            (501, "", false),
+            (503, "", true),
+            (403, r#"{"errors":[{"code":"TOOMANYREQUESTS"}]}"#, true),
+        ] {
+            assert_eq!(answer(status, None, body).is_transient(), transient, "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_honoured_up_to_a_minute() {
+        for (header, seconds) in [("0", Some(0)), ("7", Some(7)), ("86400", Some(60)), ("soon", None), ("-1", None)] {
+            assert_eq!(answer(429, Some(header), "").retry_after(), seconds.map(Duration::from_secs), "{header}");
+        }
+    }
+}

@@ -1,0 +1,423 @@
+//! Proving who we are: challenges, tokens, stored logins, and never to the wrong server.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use axum::http::Method;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use cargo_lambda_image::event::{Event, Reporter, Session};
+use cargo_lambda_image::oci::{Descriptor, Digest, media_type};
+use cargo_lambda_image::registry::Client;
+use cargo_lambda_image::registry::credentials::{CredentialSource, Credentials, Secret};
+use cargo_lambda_image::registry::error::{Error, ErrorKind};
+use cargo_lambda_image::registry::origin::Origin;
+use cargo_lambda_image::registry::pull::{Document, Selector};
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use crate::pull::patience;
+use crate::support::child;
+use crate::support::images::{Family, TestImage, noise};
+use crate::support::registry::{Auth, Builder, Fault, FaultRegistry};
+
+const PASSWORD: &str = "canary-password";
+
+fn given() -> CredentialSource {
+    CredentialSource::Given(Credentials::Password { username: "me".into(), password: Secret::new(PASSWORD) })
+}
+
+fn client(origin: &str, credentials: CredentialSource) -> Client {
+    Client::new(Origin::from_url(origin).expect("an origin"), credentials, patience(), &Session::silent())
+}
+
+fn registry(auth: Auth) -> Builder {
+    FaultRegistry::builder().auth(auth).image("a", "1", &TestImage::new(Family::Oci, "amd64"))
+}
+
+async fn manifest(client: &Client) -> Result<Document, Error> {
+    client.manifest("a", &Selector::Tag("1".into())).await
+}
+
+#[tokio::test]
+async fn anybody_gets_a_token_once_for_many_requests() {
+    let registry = registry(Auth::Bearer(None)).start();
+    let client = client(&registry.origin, CredentialSource::Anonymous);
+    manifest(&client).await.expect("a manifest");
+    manifest(&client).await.expect("a manifest");
+    assert_eq!(
+        registry.log(),
+        [
+            "GET /v2/a/manifests/1",
+            "GET /token?service=test&scope=repository%3Aa%3Apull",
+            "GET /v2/a/manifests/1",
+            "GET /v2/a/manifests/1",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn many_requests_at_once_refresh_a_token_once() {
+    let registry = registry(Auth::Bearer(None)).start();
+    let client = client(&registry.origin, CredentialSource::Anonymous);
+    manifest(&client).await.expect("a manifest");
+    registry.revoke_tokens();
+    let (one, two, three) = tokio::join!(manifest(&client), manifest(&client), manifest(&client));
+    for document in [one, two, three] {
+        document.expect("a manifest");
+    }
+    let tokens = registry.log().iter().filter(|line| line.starts_with("GET /token")).count();
+    assert_eq!(tokens, 2, "{:?}", registry.log());
+}
+
+#[tokio::test]
+async fn a_login_goes_to_who_asks_for_it_properly() {
+    for auth in [Auth::Basic("me", PASSWORD), Auth::Bearer(Some(("me", PASSWORD)))] {
+        let registry = registry(auth.clone()).start();
+        manifest(&client(&registry.origin, given())).await.expect("a manifest");
+        let first = &registry.requests()[0];
+        assert_eq!(first.header("authorization"), None, "not before it is asked for");
+
+        let error = manifest(&client(&registry.origin, CredentialSource::Anonymous)).await.expect_err("no login");
+        assert_eq!(error.status(), Some(401), "{auth:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_login_fails_at_once_and_stays_secret() {
+    let registry = registry(Auth::Basic("me", "another")).start();
+    let error = manifest(&client(&registry.origin, given())).await.expect_err("a wrong password");
+    assert_eq!((error.status(), registry.requests().len()), (Some(401), 2));
+    let shown = format!("{error:?} {} {:?}", error.problem, error.problem.causes());
+    assert!(!shown.contains(PASSWORD) && !shown.contains(&STANDARD.encode(format!("me:{PASSWORD}"))), "{shown}");
+}
+
+#[tokio::test]
+async fn an_old_login_does_not_keep_anybody_from_what_everybody_may_have() {
+    // The server refuses any login with 400, as public.ecr.aws does with an expired one.
+    let registry = registry(Auth::Bearer(None)).start();
+    manifest(&client(&registry.origin, given())).await.expect("a manifest without a login");
+    let tokens: Vec<_> =
+        registry.requests().into_iter().filter(|request| request.target.starts_with("/token")).collect();
+    let has_login: Vec<_> = tokens.iter().map(|request| request.header("authorization").is_some()).collect();
+    assert_eq!(has_login, [true, false]);
+}
+
+#[tokio::test]
+async fn an_identity_token_is_posted_and_never_in_a_url() {
+    let registry = registry(Auth::Bearer(Some(("me", PASSWORD)))).start();
+    let source = CredentialSource::Given(Credentials::IdentityToken(Secret::new("canary-token")));
+    manifest(&client(&registry.origin, source)).await.expect("a manifest");
+    let posted = registry.requests().into_iter().find(|request| request.method == Method::POST).expect("a POST");
+    let body = String::from_utf8(posted.body.to_vec()).expect("a form");
+    assert_eq!(posted.target, "/token");
+    assert!(body.contains("grant_type=refresh_token") && body.contains("refresh_token=canary-token"), "{body}");
+}
+
+#[tokio::test]
+async fn another_host_never_sees_the_authorization() {
+    let blob = noise(3000);
+    for auth in [Auth::Basic("me", PASSWORD), Auth::Bearer(Some(("me", PASSWORD)))] {
+        let storage = FaultRegistry::builder().blob("a", &blob).start();
+        let registry = registry(auth)
+            .blob("a", &blob)
+            .fault(Method::GET, "/blobs/", 1..9, Fault::RedirectTo(storage.origin.clone()))
+            .start();
+        let descriptor = Descriptor {
+            media_type: media_type::OCI_LAYER_GZIP.into(),
+            digest: Digest::of(&blob),
+            size: blob.len() as u64,
+        };
+        let pulled = client(&registry.origin, given()).small_blob("a", &descriptor, 10_000).await;
+        assert_eq!(pulled.expect("the blob"), blob);
+        let last = registry.requests().pop().expect("a request");
+        assert!(last.header("authorization").is_some(), "the registry does see it");
+        for request in storage.requests() {
+            assert_eq!(request.header("authorization"), None);
+        }
+        assert_eq!(storage.requests().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_challenge_of_another_host_is_not_answered() {
+    let blob = noise(3000);
+    let storage = FaultRegistry::builder().auth(Auth::Basic("me", PASSWORD)).blob("a", &blob).start();
+    let registry = registry(Auth::Open)
+        .blob("a", &blob)
+        .fault(Method::GET, "/blobs/", 0..9, Fault::RedirectTo(storage.origin.clone()))
+        .start();
+    let descriptor = Descriptor { media_type: String::new(), digest: Digest::of(&blob), size: blob.len() as u64 };
+    let error = client(&registry.origin, given()).small_blob("a", &descriptor, 10_000).await.expect_err("a trap");
+    assert_eq!(error.status(), Some(401));
+    assert_eq!(storage.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_realm_that_would_take_the_login_elsewhere_is_not_asked() {
+    for realm in [
+        "https://evil.example/token",
+        "http://example.com/token",
+        "https://169.254.169.254/token",
+        "https://[fd00:ec2::254]/token",
+        "https://user@127.0.0.1/token",
+    ] {
+        let registry = registry(Auth::BearerAt(realm.to_owned())).start();
+        let error = manifest(&client(&registry.origin, given())).await.expect_err(realm);
+        assert_eq!(error.kind, ErrorKind::Stopped, "{realm}: {}", error.problem);
+        assert!(error.problem.message().contains("wants a token to be asked of "), "{}", error.problem);
+        assert_eq!(registry.requests().len(), 1, "{realm}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_server_that_redirects_is_not_followed() {
+    let trap = FaultRegistry::builder().auth(Auth::Bearer(None)).start();
+    let registry = registry(Auth::Bearer(Some(("me", PASSWORD))))
+        .fault(Method::GET, "/token", 0..9, Fault::RedirectTo(trap.origin.clone()))
+        .start();
+    let error = manifest(&client(&registry.origin, given())).await.expect_err("a redirect");
+    assert_eq!((error.status(), trap.requests().len()), (Some(307), 0));
+}
+
+#[tokio::test]
+async fn an_endless_or_senseless_token_is_refused() {
+    for fault in [Fault::Endless, Fault::Status(200, &[], "<html>"), Fault::Status(200, &[], "{}")] {
+        let registry = registry(Auth::Bearer(None)).fault(Method::GET, "/token", 0..9, fault.clone()).start();
+        let error = manifest(&client(&registry.origin, CredentialSource::Anonymous)).await.expect_err("no token");
+        assert_eq!(error.kind, ErrorKind::Content, "{fault:?}: {}", error.problem);
+    }
+}
+
+/// A Docker configuration in `directory` that leaves logins to the helper `test`, which this writes too.
+fn helper(directory: &Path, script: &str) {
+    fs::write(directory.join("config.json"), r#"{"credsStore":"test"}"#).expect("written");
+    let path = directory.join("docker-credential-test");
+    fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("written");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("made executable");
+}
+
+#[test]
+fn a_credential_helper_is_asked_for_the_login() {
+    const SCRIPT: &str =
+        r#"read server; echo "{\"Username\":\"me\",\"Secret\":\"canary-password\",\"ServerURL\":\"$server\"}""#;
+    if child::is_child() {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(async {
+            let registry = registry(Auth::Basic("me", PASSWORD)).start();
+            manifest(&client(&registry.origin, CredentialSource::from_environment())).await.expect("a manifest");
+        });
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    helper(directory.path(), SCRIPT);
+    let docker = directory.path().to_str().expect("a plain path");
+    let path = format!("{docker}:{}", std::env::var("PATH").expect("a PATH"));
+    child::run("login::a_credential_helper_is_asked_for_the_login", &[("DOCKER_CONFIG", docker), ("PATH", &path)]);
+}
+
+/// Keeps the warnings.
+#[derive(Clone, Default)]
+struct Warned(Arc<Mutex<Vec<String>>>);
+
+impl Reporter for Warned {
+    fn event(&self, event: &Event<'_>) {
+        if let Event::Warning { message, .. } = event {
+            self.0.lock().expect("no panic under the lock").push((*message).to_owned());
+        }
+    }
+}
+
+#[test]
+fn a_helper_that_fails_is_warned_of_and_does_not_keep_anybody_from_public_images() {
+    if child::is_child() {
+        let expected = std::env::var("EXPECTED").expect("what to expect");
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(async {
+            let registry = registry(Auth::Bearer(None)).start();
+            let warned = Warned::default();
+            let origin = Origin::from_url(&registry.origin).expect("an origin");
+            let session = Session::new(Box::new(warned.clone()));
+            let client = Client::new(origin, CredentialSource::from_environment(), patience(), &session);
+            manifest(&client).await.expect("a manifest");
+            let warnings = warned.0.lock().expect("no panic under the lock").join("\n");
+            assert!(!warnings.contains("canary"), "{warnings}");
+            assert!(warnings.ends_with(&expected) && warnings.is_empty() == expected.is_empty(), "{warnings}");
+        });
+        return;
+    }
+    for (script, expected) in [
+        ("read server; echo 'credentials not found in native keychain'; exit 1", ""),
+        (
+            "read server; echo canary; echo canary >&2; exit 1",
+            "`docker-credential-test get` failed, going on without a login",
+        ),
+    ] {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        helper(directory.path(), script);
+        let docker = directory.path().to_str().expect("a plain path");
+        let path = format!("{docker}:{}", std::env::var("PATH").expect("a PATH"));
+        let environment = [("DOCKER_CONFIG", docker), ("PATH", path.as_str()), ("EXPECTED", expected)];
+        let test = "login::a_helper_that_fails_is_warned_of_and_does_not_keep_anybody_from_public_images";
+        child::run(test, &environment);
+    }
+}
+
+/// A log in memory.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no panic under the lock").write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn no_log_holds_a_secret() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+        .with_writer(move || writer.clone())
+        .finish();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let guard = tracing::subscriber::set_default(subscriber);
+    runtime.block_on(async {
+        let signed = "/v2/a/manifests/2?X-Amz-Signature=canary-signature".to_owned();
+        for auth in [Auth::Basic("me", PASSWORD), Auth::Bearer(Some(("me", PASSWORD)))] {
+            let registry =
+                registry(auth).fault(Method::GET, "/manifests/1", 1..9, Fault::Redirect(signed.clone())).start();
+            let error = manifest(&client(&registry.origin, given())).await.expect_err("no such manifest");
+            assert_eq!(error.status(), Some(404));
+            let last = registry.log().pop().expect("a request");
+            assert_eq!(last, format!("GET {signed}"), "the secrets were really used");
+        }
+    });
+    drop(guard);
+    let log = String::from_utf8(log.0.lock().expect("no panic under the lock").clone()).expect("text");
+    assert!(log.contains("X-Amz-Signature=***"), "{log}");
+    for secret in ["canary", "token-1", &STANDARD.encode(format!("me:{PASSWORD}"))] {
+        assert!(!log.contains(secret), "`{secret}` in {log}");
+    }
+}
+
+/// A certificate for `localhost` and the loopback address that signs itself: as PEM, and as a server's configuration.
+fn certificate() -> (String, ServerConfig) {
+    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let config =
+        ServerConfig::builder_with_provider(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .expect("protocol versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .expect("a configuration");
+    (made.cert.pem(), config)
+}
+
+#[test]
+fn certificates_of_ssl_cert_file_are_trusted_and_others_are_not() {
+    if child::is_child() {
+        let origin = std::env::var("REGISTRY").expect("where the registry is");
+        let is_trusted = std::env::var("TRUSTED").is_ok();
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(async {
+            let client = client(&origin, CredentialSource::Anonymous);
+            match manifest(&client).await {
+                Ok(_) => assert!(is_trusted, "an unknown certificate was trusted"),
+                Err(error) => {
+                    assert!(!is_trusted, "{} {:?}", error.problem, error.problem.causes());
+                    assert_eq!(error.kind, ErrorKind::Unreachable { worth_retrying: false });
+                    assert_eq!(error.problem.message(), "the certificate of `127.0.0.1` is not trusted");
+                    assert!(error.problem.next_step().expect("a next step").contains("SSL_CERT_FILE"));
+                }
+            }
+        });
+        return;
+    }
+    let test = "login::certificates_of_ssl_cert_file_are_trusted_and_others_are_not";
+    let (pem, config) = certificate();
+    let (other, _) = certificate();
+    let registry = registry(Auth::Bearer(None)).tls(config).start();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (ours, theirs) = (directory.path().join("ours.pem"), directory.path().join("theirs.pem"));
+    fs::write(&ours, pem).expect("written");
+    fs::write(&theirs, other).expect("written");
+    let (ours, theirs) = (ours.to_str().expect("a plain path"), theirs.to_str().expect("a plain path"));
+    child::run(test, &[("REGISTRY", &registry.origin), ("SSL_CERT_FILE", ours), ("TRUSTED", "1")]);
+    child::run(test, &[("REGISTRY", &registry.origin), ("SSL_CERT_FILE", theirs)]);
+}
+
+#[test]
+fn https_is_never_left_for_plain_http() {
+    if child::is_child() {
+        let origin = std::env::var("REGISTRY").expect("where the registry is");
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(async {
+            let error = manifest(&client(&origin, CredentialSource::Anonymous)).await.expect_err("a redirect");
+            assert_eq!(error.kind, ErrorKind::Stopped);
+            let causes = error.problem.causes();
+            assert!(causes[0].starts_with("it leads from https to plain http: http://127.0.0.1:"), "{causes:?}");
+        });
+        return;
+    }
+    let (pem, config) = certificate();
+    let plain = registry(Auth::Open).start();
+    let registry = registry(Auth::Open)
+        .tls(config)
+        .fault(Method::GET, "/manifests/", 0..9, Fault::RedirectTo(plain.origin.clone()))
+        .start();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("ours.pem");
+    fs::write(&file, pem).expect("written");
+    let file = file.to_str().expect("a plain path");
+    child::run("login::https_is_never_left_for_plain_http", &[("REGISTRY", &registry.origin), ("SSL_CERT_FILE", file)]);
+    assert_eq!(plain.requests().len(), 0);
+}
+
+#[test]
+fn this_machine_is_reached_without_the_proxy() {
+    if child::is_child() {
+        let origin = std::env::var("REGISTRY").expect("where the registry is");
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(async {
+            manifest(&client(&origin, CredentialSource::Anonymous)).await.expect("a manifest");
+            let error = manifest(&client("https://registry.invalid", CredentialSource::Anonymous)).await;
+            assert!(matches!(error.expect_err("the proxy is no proxy").kind, ErrorKind::Unreachable { .. }));
+        });
+        return;
+    }
+    let proxy = FaultRegistry::builder().start();
+    let registry = registry(Auth::Open).start();
+    let environment =
+        [("REGISTRY", registry.origin.as_str()), ("HTTP_PROXY", &proxy.origin), ("HTTPS_PROXY", &proxy.origin)];
+    child::run("login::this_machine_is_reached_without_the_proxy", &environment);
+    let asked: Vec<_> = proxy.requests().iter().map(|request| request.method.clone()).collect();
+    assert!(!asked.is_empty() && asked.iter().all(|method| method == Method::CONNECT), "{asked:?}");
+}
+
+#[test]
+fn a_proxy_that_wants_a_password_is_not_asked_twice() {
+    if child::is_child() {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(async {
+            let error = manifest(&client("https://registry.invalid", CredentialSource::Anonymous)).await;
+            let error = error.expect_err("no tunnel");
+            assert_eq!(error.kind, ErrorKind::Unreachable { worth_retrying: false }, "{:?}", error.problem.causes());
+            assert_eq!(error.problem.next_step(), Some("put the user name and password into `HTTPS_PROXY`"));
+        });
+        return;
+    }
+    let proxy = FaultRegistry::builder().fault(Method::CONNECT, "", 0..9, Fault::Status(407, &[], "")).start();
+    let environment = [("HTTPS_PROXY", proxy.origin.as_str())];
+    child::run("login::a_proxy_that_wants_a_password_is_not_asked_twice", &environment);
+    assert_eq!(proxy.requests().len(), 1);
+}

@@ -1,0 +1,11 @@
+//! Tests of the whole: the library's wires against servers that misbehave, and the real binary.
+
+#![expect(unreachable_pub, reason = "the modules of one test binary share by `pub`")]
+
+mod base;
+mod emulator;
+mod login;
+mod pull;
+mod readers;
+mod readme;
+mod support;

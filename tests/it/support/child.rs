@@ -1,0 +1,36 @@
+//! Runs a test again in a process of its own, with another environment: changing one's own is not safe with threads.
+
+use std::process::Command;
+
+const MARK: &str = "LAMBDA_IMAGE_TEST_CHILD";
+
+/// Variables that would change what a child sees of the network.
+const CLEARED: [&str; 10] = [
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "SSL_CERT_DIR",
+    "REGISTRY_AUTH_FILE",
+];
+
+/// Whether this process is such a child, which does the work; the parent only prepares and calls [`run`].
+pub fn is_child() -> bool {
+    std::env::var_os(MARK).is_some()
+}
+
+/// Runs the test of this name (with its module) in a child with these variables, and passes its failure on.
+pub fn run(test: &str, environment: &[(&str, &str)]) {
+    let mut command = Command::new(std::env::current_exe().expect("this test's own path"));
+    command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(MARK, "1");
+    for name in CLEARED {
+        command.env_remove(name);
+    }
+    let output = command.envs(environment.iter().copied()).output().expect("a child");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+}

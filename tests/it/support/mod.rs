@@ -1,0 +1,5 @@
+//! What tests share.
+
+pub mod child;
+pub mod images;
+pub mod registry;

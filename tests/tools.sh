@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Installs what the tests need and finds missing: packages of Debian, and the Lambda emulator into <target>/tools.
+# Says nothing and changes nothing when all is there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+
+fail() {
+    echo "tests/tools.sh: $*" >&2
+    exit 1
+}
+
+# AWS publishes the Runtime Interface Emulator inside the wheel of its SAM command line.
+wheel=aws-sam-cli==1.170.0
+tools=${CARGO_TARGET_DIR:-target}/tools
+emulators=(aws-lambda-rie-x86_64 aws-lambda-rie-arm64)
+
+emulators_present() {
+    local emulator
+    [ "$(cat "$tools/wheel" 2>/dev/null)" = "$wheel" ] || return 1
+    for emulator in "${emulators[@]}"; do
+        [ -x "$tools/$emulator" ] || return 1
+    done
+}
+
+packages=()
+need() { # COMMAND PACKAGE...
+    command -v "$1" >/dev/null || packages+=("${@:2}")
+}
+need cc gcc libc6-dev
+need docker-registry docker-registry
+need podman podman
+need runc runc
+need skopeo skopeo
+need umoci umoci
+if ! emulators_present; then
+    python3 -m pip --version >/dev/null 2>&1 || packages+=(python3 python3-pip)
+fi
+
+if [ ${#packages[@]} -gt 0 ]; then
+    command -v apt-get >/dev/null || fail "install these first (there is no apt-get to do it with): ${packages[*]}"
+    [ "$(id -u)" = 0 ] || fail "run it as root, or install these first: ${packages[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq || fail "apt-get update failed"
+    apt-get install -qq -y --no-install-recommends "${packages[@]}" >&2 || fail "could not install ${packages[*]}"
+fi
+
+if ! emulators_present; then
+    mkdir -p "$tools"
+    download=$(mktemp -d "$tools/wheel.XXXXXX")
+    trap 'rm -rf "$download"' EXIT
+    python3 -m pip download --quiet --no-deps --only-binary=:all: --dest "$download" "$wheel" >&2 ||
+        fail "could not download the Python wheel $wheel, which the Lambda emulator is part of"
+    python3 - "$download" "$tools" "${emulators[@]}" <<'PYTHON' || fail "$wheel holds no Lambda emulator"
+import glob, os, sys, zipfile
+
+download, tools, *emulators = sys.argv[1:]
+with zipfile.ZipFile(glob.glob(os.path.join(download, "*.whl"))[0]) as wheel:
+    for name in emulators:
+        path = os.path.join(download, name)
+        with open(path, "wb") as file:
+            file.write(wheel.read("samcli/local/rapid/" + name))
+        os.chmod(path, 0o755)
+        os.replace(path, os.path.join(tools, name))
+PYTHON
+    echo "$wheel" >"$tools/wheel"
+fi
