@@ -22,7 +22,7 @@ use crate::problem::{Problem, Result};
 
 pub use crate::cargo::{CompileRequest, ExpectedBinary};
 pub use environment::Environment;
-pub use talk::{Color, TalkRequest, Verbosity, help_color, talk_request};
+pub use talk::{Color, Progress, TalkRequest, Verbosity, help_color, talk_request};
 
 /// What `build` is asked to do: one image for each binary.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,9 +3,8 @@
 #![expect(unreachable_pub, reason = "the modules of one test binary share by `pub`")]
 
 mod base;
-mod emulator;
+mod cli;
+mod config;
 mod login;
 mod pull;
-mod readers;
-mod readme;
 mod support;
