@@ -187,10 +187,8 @@ fn packs(image: &ImageRequest, binary: Option<&Path>, placement: &Placement) -> 
     if let (Some(binary), Some(place)) = (binary, &placement.binary_path) {
         let metadata =
             std::fs::metadata(binary).or_failed(|| format!("could not stat binary `{}`", binary.display()))?;
-        let source =
-            Source { path: binary.to_owned(), follow: true, executable: true, stat: Stat::of(&metadata) };
-        let entry =
-            Entry { path: place.trim_start_matches('/').into(), content: Content::File(source) };
+        let source = Source { path: binary.to_owned(), follow: true, executable: true, stat: Stat::of(&metadata) };
+        let entry = Entry { path: place.trim_start_matches('/').into(), content: Content::File(source) };
         packs.push(Pack { name: image.bin.clone(), origin: Origin::Binary, entries: vec![entry] });
     }
     Ok(packs)
