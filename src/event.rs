@@ -32,6 +32,8 @@ pub enum Event<'a> {
     TaskAdvanced { task: TaskId, bytes: u64 },
     /// A task ended; `outcome` says how, for people.
     TaskFinished { task: TaskId, outcome: TaskOutcome },
+    /// A layer of an image is there; layers come as they get ready, not in the image's order.
+    LayerReady { package: &'a str, bin: &'a str, layer: &'a LayerResult },
     /// Something failed and is tried again after a delay.
     Retrying { what: &'a str, why: &'a str, delay: Duration },
     /// Another process holds what this one needs.

@@ -100,8 +100,12 @@ impl Remote<'_> {
         let selector = Selector::Tag(self.reference.tag().unwrap_or("latest").to_owned());
         let repository = self.reference.repository();
         if let Some(known) = known.filter(|known| self.kept(known).is_some()) {
-            // A failed HEAD has no body that says why, and some registries know no HEAD: then GET decides.
-            let now = self.client.manifest_digest(repository, &selector).await.ok().flatten();
+            let now = match self.client.manifest_digest(repository, &selector).await {
+                Ok(digest) => digest,
+                // A refused HEAD has no body that says why, and some registries know no HEAD: then GET decides.
+                Err(error) if error.status().is_some() && !error.is_transient() => None,
+                Err(error) => return Err(error.into()),
+            };
             if now == Some(known) {
                 return Ok((known, None));
             }

@@ -12,19 +12,21 @@ use super::blocking;
 use crate::base::reference::BaseReference;
 use crate::base::{self, Base, BaseRequest};
 use crate::cargo;
-use crate::check;
+use crate::check::binary::{self, Libc};
+use crate::check::limits::{self, LayerSize};
 use crate::config::{BinarySource, BuildRequest, Format, ImageRequest, Output};
 use crate::event::{Event, ImageResult, LayerResult, Session};
 use crate::image::placement::{self, Placement, StartRequest};
 use crate::image::{self, Image, ImageSpec, MediaTypes, archive, layout};
-use crate::layer::elf::{self, ElfFacts};
+use crate::image::result as result_file;
+use crate::layer::elf::ElfFacts;
 use crate::layer::entries::{Content, Entry, Source, Stat};
 use crate::layer::facts::LayerFacts;
 use crate::layer::make::Reuse;
 use crate::layer::plan::{self, LayerSpec, Pack};
 use crate::layer::tree::Tree;
 use crate::layer::walk::{self, Asset};
-use crate::layer::{Layer, Origin, Pipeline};
+use crate::layer::{Layer, Origin, Pipeline, tarball};
 use crate::platform::Architecture;
 use crate::problem::{IoContext as _, Problem, Result};
 use crate::store::{Kind, Store};
@@ -97,7 +99,11 @@ async fn binaries(request: &BuildRequest, session: &Session) -> Result<Vec<Optio
                 Some(path)
             }
         };
-        let read = |path: PathBuf| check::binary(&path, image.architecture).map(|elf| Binary { path, elf });
+        let read = |path: PathBuf| -> Result<Binary> {
+            let elf = binary::read(&path, image.architecture)?;
+            binary::architecture(&path, &elf, image.architecture, None)?;
+            Ok(Binary { path, elf })
+        };
         binaries.push(path.map(read).transpose()?);
     }
     Ok(binaries)
@@ -131,6 +137,9 @@ async fn draft(
         no_cache: request.no_cache,
     };
     let base = base::resolve(&wanted, store, session).await?;
+    if let Some(Binary { path, elf }) = &binary {
+        binary::architecture(path, elf, image.architecture, Some((&base.shown, base.architecture)))?;
+    }
     let start = StartRequest {
         bin: binary.as_ref().map(|_| image.bin.as_str()),
         handler: image.handler.as_deref(),
@@ -149,15 +158,35 @@ async fn draft(
     let (store, image, shown) = (Arc::clone(store), image.clone(), base.shown.clone());
     let (specs, base_layers) = blocking(move || {
         let facts = facts(&base_layers, &store);
-        if let Some(binary) = &binary {
-            check::runs_on_base(&binary.path, &binary.elf, &shown, &facts)?;
+        if let Some(Binary { path, elf }) = &binary {
+            binary::libc(path, elf, &shown, libc(&facts))?;
         }
         let specs = plan::plan(packs, &Tree::merge(&facts), base_layers.len())?;
-        check::limits(&base_layers, &specs)?;
+        let ours = specs.iter().map(size_of);
+        let sizes: Vec<_> = facts.iter().map(|facts| LayerSize::of("base", facts)).chain(ours).collect();
+        limits::total(&sizes)?;
         Ok((specs, base_layers))
     })
     .await?;
     Ok(Draft { request: image, base, base_layers, architecture, placement, specs })
+}
+
+/// The C library of a base whose layers were looked through.
+fn libc(layers: &[LayerFacts]) -> Libc<'_> {
+    if layers.is_empty() {
+        return Libc::Nothing;
+    }
+    layers.iter().rev().find_map(|layer| layer.glibc.as_deref()).map_or(Libc::NoGlibc, Libc::Glibc)
+}
+
+/// The size of a layer to be made, known from its headers.
+fn size_of(spec: &LayerSpec) -> LayerSize {
+    let facts = LayerFacts {
+        uncompressed_size: tarball::size(&spec.entries),
+        entries: spec.entries.iter().map(Entry::facts).collect(),
+        ..LayerFacts::default()
+    };
+    LayerSize::of(&spec.name, &facts)
 }
 
 /// What the records know of the base's layers; pulling them made sure that they do.
@@ -264,15 +293,15 @@ fn finish(
             session.emit(&Event::Wrote { what: "OCI layout", path });
         }
         Output::OciArchive(path) => {
-            archive::write_oci(store, bin, &image, path, session)?;
+            archive::oci(store, bin, &image, path, session)?;
             session.emit(&Event::Wrote { what: "OCI archive", path });
         }
         Output::DockerArchive(path) => {
-            archive::write_docker(store, bin, &image, &layers, path, session)?;
+            archive::docker(store, bin, &image, path, session)?;
             session.emit(&Event::Wrote { what: "Docker archive", path });
         }
     }
-    let result = layout::write_result(store, &result(draft, &image, &layers))?;
+    let result = result_file::write(store, &result(draft, &image, &layers))?;
     session.emit(&Event::ImageBuilt { image: &result });
     Ok(())
 }

@@ -182,7 +182,13 @@ impl Authority {
         }
         let (source, registry) = (self.source.clone(), self.origin.name().to_owned());
         let found = tokio::task::spawn_blocking(move || source.find(&registry)).await;
-        let found = found.map_err(|error| Problem::failed("looking for a login failed").because(error))??;
+        let found = found.map_err(|error| Problem::failed("looking for a login failed").because(error))?;
+        let found = found.unwrap_or_else(|problem| {
+            // Left by a Docker that is gone, as a rule; what is public can be had all the same.
+            let why = [vec![problem.message().to_owned()], problem.causes()].concat().join(": ");
+            self.session.warn(&format!("{why}, going on without a login"), problem.next_step());
+            None
+        });
         state.credentials = Some(found.clone());
         Ok(found)
     }

@@ -8,6 +8,7 @@ use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, Head
 use reqwest::{Method, StatusCode};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::Client;
 use super::auth::Scope;
@@ -179,7 +180,7 @@ impl Client {
                 Err(error) => return Err(error),
             }
         }
-        let digest = Digest::from(received.hasher);
+        let digest = Digest::from(<[u8; 32]>::from(received.hasher.finalize()));
         if digest == descriptor.digest {
             return send(pieces, Piece::End).await;
         }
@@ -224,8 +225,9 @@ impl Client {
                 return Err(Error::content(Problem::failed(message)));
             }
             received.hasher.update(&piece);
+            let start = Instant::now();
             send(pieces, Piece::Bytes(piece)).await?;
-            body.forgive();
+            body.forgive(start);
         }
         if received.bytes < descriptor.size {
             let why = format!("it ended after {} of {} bytes", received.bytes, descriptor.size);

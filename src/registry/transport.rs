@@ -316,9 +316,9 @@ impl<'a> Body<'a> {
         Ok(piece)
     }
 
-    /// The receiver of the pieces was busy: time that passed so far is not the registry's fault.
-    pub(super) fn forgive(&mut self) {
-        self.window_end = Instant::now() + self.http.patience.stall;
+    /// Whoever takes the pieces was busy since `start`: that time is not the registry's fault.
+    pub(super) fn forgive(&mut self, start: Instant) {
+        self.window_end += start.elapsed();
     }
 }
 

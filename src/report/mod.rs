@@ -1,1 +1,205 @@
-//! (to be written)
+//! Prints what happens: the only room that writes to the terminal.
+//!
+//! stdout carries data only, stderr is talk for people. It knows facts ([`Event`]), not the engines that tell them,
+//! and it never reads configuration: whoever starts the program hands it [`Settings`].
+
+mod human;
+mod json;
+mod progress;
+mod screen;
+mod table;
+
+use std::env;
+use std::io::{self, IsTerminal as _, Write};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::event::{Event, Reporter};
+use crate::problem::{Exit, Problem, Result};
+use human::Talk;
+use screen::{Columns, Screen};
+
+/// How the user wants to be talked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// What goes to stdout.
+    pub format: Format,
+    /// Errors only, and data.
+    pub quiet: bool,
+    /// Details too.
+    pub verbose: bool,
+    /// Whether talk is coloured.
+    pub color: When,
+    /// Whether bars show progress.
+    pub progress: When,
+    /// The columns bars may take where no terminal tells (`CARGO_TERM_PROGRESS_WIDTH`).
+    pub progress_columns: Option<u16>,
+}
+
+/// What goes to stdout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// The digest of each image.
+    Human,
+    /// An object a line, keyed `reason`, and cargo's messages as they are.
+    Json,
+}
+
+/// Whether to do something that suits some terminals only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// If it suits this one.
+    Auto,
+    /// In any case.
+    Always,
+    /// In no case.
+    Never,
+}
+
+/// Prints events and how the program ended. Clones print to the same place.
+#[derive(Clone)]
+pub struct Report {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    format: Format,
+    data: Mutex<Data>,
+    talk: Talk,
+}
+
+/// stdout, and why it takes no more.
+struct Data {
+    stdout: Box<dyn Write + Send>,
+    failed: Option<io::Error>,
+}
+
+/// [`Settings`] with every question about the terminal answered.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    format: Format,
+    quiet: bool,
+    verbose: bool,
+    color: bool,
+    bars: bool,
+    columns: Columns,
+}
+
+impl std::fmt::Debug for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Report")
+    }
+}
+
+impl Report {
+    /// A report to this process's stdout and stderr; `Auto` in `settings` is answered by the terminal, `NO_COLOR`,
+    /// `CLICOLOR_FORCE`, `CI` and `TERM`.
+    #[must_use]
+    pub fn stdio(settings: &Settings) -> Self {
+        let terminal = io::stderr().is_terminal();
+        let color = match settings.color {
+            When::Auto => anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never,
+            When::Always => true,
+            When::Never => false,
+        };
+        let bars = match settings.progress {
+            When::Auto => terminal && env::var_os("CI").is_none() && env::var_os("TERM").is_none_or(|it| it != "dumb"),
+            When::Always => true,
+            When::Never => false,
+        };
+        let columns = match (terminal, settings.progress_columns) {
+            (true, _) => Columns::OfStderr,
+            (false, Some(columns)) => Columns::Fixed(columns),
+            (false, None) => Columns::Unlimited,
+        };
+        let look = Look {
+            format: settings.format,
+            quiet: settings.quiet,
+            verbose: settings.verbose,
+            color,
+            bars: bars && !settings.quiet,
+            columns,
+        };
+        Self::new(look, Box::new(io::stdout()), Box::new(io::stderr()))
+    }
+
+    fn new(look: Look, stdout: Box<dyn Write + Send>, stderr: Box<dyn Write + Send>) -> Self {
+        let screen = Screen::new(stderr, look.columns);
+        let data = Mutex::new(Data { stdout, failed: None });
+        Self { shared: Arc::new(Shared { format: look.format, data, talk: Talk::new(&look, screen) }) }
+    }
+
+    /// Says that a signal was heard and what becomes of the work.
+    pub fn stopping(&self, exit: Exit) {
+        self.shared.talk.stopping(exit);
+    }
+
+    /// Takes the bars off the screen, for an end without [`Report::conclude`].
+    pub fn clear(&self) {
+        self.shared.talk.clear();
+    }
+
+    /// Prints how it ended, and returns the process's exit code.
+    ///
+    /// A reader of stdout that went away is no failure; a full disk behind stdout is one.
+    #[must_use]
+    pub fn conclude(&self, outcome: Result<()>) -> ExitCode {
+        let outcome = outcome.and_then(|()| match self.data().failed.take() {
+            None => Ok(()),
+            Some(error) => Err(Problem::failed("could not write to standard output").because(error)),
+        });
+        self.shared.talk.clear();
+        let code = match &outcome {
+            Ok(()) => 0,
+            Err(problem) => {
+                self.shared.talk.problem(problem);
+                if self.shared.format == Format::Json {
+                    self.line(&json::error(problem));
+                }
+                problem.exit().code()
+            }
+        };
+        if self.shared.format == Format::Json {
+            self.line(&json::finished(outcome.is_ok()));
+        }
+        ExitCode::from(code)
+    }
+
+    fn data(&self) -> MutexGuard<'_, Data> {
+        // A panic elsewhere must not hide what the others still have to say.
+        self.shared.data.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes a line of data, at once and as a whole.
+    fn line(&self, line: &str) {
+        let mut data = self.data();
+        if data.failed.is_some() {
+            return;
+        }
+        let written = data.stdout.write_all(format!("{line}\n").as_bytes()).and_then(|()| data.stdout.flush());
+        match written {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => data.stdout = Box::new(io::sink()),
+            Err(error) => data.failed = Some(error),
+        }
+    }
+}
+
+impl Reporter for Report {
+    fn event(&self, event: &Event<'_>) {
+        self.shared.talk.event(event);
+        match (self.shared.format, event) {
+            (Format::Human, Event::ImageBuilt { image }) => self.line(&image.digest.to_string()),
+            (Format::Human, _) => {}
+            (Format::Json, Event::CargoMessage { line }) => self.line(line.trim_end()),
+            (Format::Json, event) => {
+                if let Some(message) = json::message(event) {
+                    self.line(&message);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

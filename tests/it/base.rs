@@ -380,23 +380,24 @@ async fn a_damaged_or_hostile_layout_is_refused() {
     let image = TestImage::new(Family::Oci, "amd64");
     let whole = layout(&[("one", &image)]);
     let blob = |bytes: &[u8]| format!("blobs/sha256/{}", Digest::of(bytes).hex());
-    let changes: [(&str, fn(&Path), &str); 4] = [
-        (&blob(&image.manifest), |path| fs::write(path, b"{}").expect("written"), "is damaged: it is sha256:"),
-        (&blob(&image.layers[1]), |path| fs::write(path, b"{}").expect("written"), "sha256:"),
+    type Change = (String, fn(&Path), &'static str);
+    let changes: [Change; 4] = [
+        (blob(&image.manifest), |path| fs::write(path, b"{}").expect("written"), "is damaged: it is sha256:"),
+        (blob(&image.layers[1]), |path| fs::write(path, b"{}").expect("written"), "sha256:"),
         (
-            &blob(&image.layers[1]),
+            blob(&image.layers[1]),
             |path| {
                 fs::rename(path, path.with_extension("moved")).expect("moved");
                 symlink(path.with_extension("moved"), path).expect("linked");
             },
             "could not open `",
         ),
-        ("oci-layout", |path| fs::remove_file(path).expect("removed"), "it has no file `oci-layout`"),
+        ("oci-layout".to_owned(), |path| fs::remove_file(path).expect("removed"), "it has no file `oci-layout`"),
     ];
     for (name, change, why) in changes {
         let shelf = Shelf::new();
         write_files(&shelf.path("a"), &whole);
-        change(&shelf.path("a").join(name));
+        change(&shelf.path("a").join(&name));
         let problem = shelf.refusal("oci:a").await;
         let told = [vec![problem.message().to_owned()], problem.causes()].concat().join(": ");
         assert!(told.contains(why), "{name}: {told}");

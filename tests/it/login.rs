@@ -3,11 +3,12 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use axum::http::Method;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use cargo_lambda_image::event::Session;
+use cargo_lambda_image::event::{Event, Reporter, Session};
 use cargo_lambda_image::oci::{Descriptor, Digest, media_type};
 use cargo_lambda_image::registry::Client;
 use cargo_lambda_image::registry::credentials::{CredentialSource, Credentials, Secret};
@@ -217,29 +218,93 @@ fn a_credential_helper_is_asked_for_the_login() {
     child::run("login::a_credential_helper_is_asked_for_the_login", &[("DOCKER_CONFIG", docker), ("PATH", &path)]);
 }
 
+/// Keeps the warnings.
+#[derive(Clone, Default)]
+struct Warned(Arc<Mutex<Vec<String>>>);
+
+impl Reporter for Warned {
+    fn event(&self, event: &Event<'_>) {
+        if let Event::Warning { message, .. } = event {
+            self.0.lock().expect("no panic under the lock").push((*message).to_owned());
+        }
+    }
+}
+
 #[test]
-fn a_helper_that_knows_nothing_is_no_error_and_one_that_fails_is() {
+fn a_helper_that_fails_is_warned_of_and_does_not_keep_anybody_from_public_images() {
     if child::is_child() {
         let expected = std::env::var("EXPECTED").expect("what to expect");
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         runtime.block_on(async {
             let registry = registry(Auth::Bearer(None)).start();
-            let found = manifest(&client(&registry.origin, CredentialSource::from_environment())).await;
-            let found = found.map_or_else(|error| format!("{:?}", error.problem.causes()), |_| "ok".to_owned());
-            assert_eq!(found, expected);
+            let warned = Warned::default();
+            let origin = Origin::from_url(&registry.origin).expect("an origin");
+            let session = Session::new(Box::new(warned.clone()));
+            let client = Client::new(origin, CredentialSource::from_environment(), patience(), &session);
+            manifest(&client).await.expect("a manifest");
+            let warnings = warned.0.lock().expect("no panic under the lock").join("\n");
+            assert!(!warnings.contains("canary"), "{warnings}");
+            assert!(warnings.ends_with(&expected) && warnings.is_empty() == expected.is_empty(), "{warnings}");
         });
         return;
     }
     for (script, expected) in [
-        ("read server; echo 'credentials not found in native keychain'; exit 1", "ok"),
-        ("read server; echo canary; echo canary >&2; exit 1", r#"["`docker-credential-test get` failed"]"#),
+        ("read server; echo 'credentials not found in native keychain'; exit 1", ""),
+        (
+            "read server; echo canary; echo canary >&2; exit 1",
+            "`docker-credential-test get` failed, going on without a login",
+        ),
     ] {
         let directory = tempfile::tempdir().expect("a temporary directory");
         helper(directory.path(), script);
         let docker = directory.path().to_str().expect("a plain path");
         let path = format!("{docker}:{}", std::env::var("PATH").expect("a PATH"));
         let environment = [("DOCKER_CONFIG", docker), ("PATH", path.as_str()), ("EXPECTED", expected)];
-        child::run("login::a_helper_that_knows_nothing_is_no_error_and_one_that_fails_is", &environment);
+        let test = "login::a_helper_that_fails_is_warned_of_and_does_not_keep_anybody_from_public_images";
+        child::run(test, &environment);
+    }
+}
+
+/// A log in memory.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no panic under the lock").write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn no_log_holds_a_secret() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+        .with_writer(move || writer.clone())
+        .finish();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let guard = tracing::subscriber::set_default(subscriber);
+    runtime.block_on(async {
+        let signed = "/v2/a/manifests/2?X-Amz-Signature=canary-signature".to_owned();
+        for auth in [Auth::Basic("me", PASSWORD), Auth::Bearer(Some(("me", PASSWORD)))] {
+            let registry =
+                registry(auth).fault(Method::GET, "/manifests/1", 1..9, Fault::Redirect(signed.clone())).start();
+            let error = manifest(&client(&registry.origin, given())).await.expect_err("no such manifest");
+            assert_eq!(error.status(), Some(404));
+            let last = registry.log().pop().expect("a request");
+            assert_eq!(last, format!("GET {signed}"), "the secrets were really used");
+        }
+    });
+    drop(guard);
+    let log = String::from_utf8(log.0.lock().expect("no panic under the lock").clone()).expect("text");
+    assert!(log.contains("X-Amz-Signature=***"), "{log}");
+    for secret in ["canary", "token-1", &STANDARD.encode(format!("me:{PASSWORD}"))] {
+        assert!(!log.contains(secret), "`{secret}` in {log}");
     }
 }
 
@@ -337,4 +402,22 @@ fn this_machine_is_reached_without_the_proxy() {
     child::run("login::this_machine_is_reached_without_the_proxy", &environment);
     let asked: Vec<_> = proxy.requests().iter().map(|request| request.method.clone()).collect();
     assert!(!asked.is_empty() && asked.iter().all(|method| method == Method::CONNECT), "{asked:?}");
+}
+
+#[test]
+fn a_proxy_that_wants_a_password_is_not_asked_twice() {
+    if child::is_child() {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(async {
+            let error = manifest(&client("https://registry.invalid", CredentialSource::Anonymous)).await;
+            let error = error.expect_err("no tunnel");
+            assert_eq!(error.kind, ErrorKind::Unreachable { worth_retrying: false }, "{:?}", error.problem.causes());
+            assert_eq!(error.problem.next_step(), Some("put the user name and password into `HTTPS_PROXY`"));
+        });
+        return;
+    }
+    let proxy = FaultRegistry::builder().fault(Method::CONNECT, "", 0..9, Fault::Status(407, &[], "")).start();
+    let environment = [("HTTPS_PROXY", proxy.origin.as_str())];
+    child::run("login::a_proxy_that_wants_a_password_is_not_asked_twice", &environment);
+    assert_eq!(proxy.requests().len(), 1);
 }

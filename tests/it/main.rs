@@ -1,5 +1,7 @@
 //! Tests of the whole: the library's wires against servers that misbehave, and the real binary.
 
+#![expect(unreachable_pub, reason = "the modules of one test binary share by `pub`")]
+
 mod base;
 mod emulator;
 mod login;

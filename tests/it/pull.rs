@@ -62,7 +62,7 @@ fn ranges(registry: &FaultRegistry) -> Vec<Option<String>> {
     registry.requests().iter().map(|request| request.header("range").map(str::to_owned)).collect()
 }
 
-/// Keeps what is told about retries: the reason and the wait.
+/// Keeps what is told about retries, the reason and the wait.
 #[derive(Clone, Default)]
 struct Told(Arc<Mutex<Vec<(String, Duration)>>>);
 
@@ -270,15 +270,28 @@ async fn nothing_without_end_is_read() {
 }
 
 #[tokio::test]
-async fn a_server_that_stands_still_is_left() {
+async fn a_server_that_stands_still_or_drips_is_left() {
     let blob = noise(300_000);
-    for fault in [Fault::Stall(100_000), Fault::Stall(10)] {
-        let registry = with_blob(&blob).fault(Method::GET, "/blobs/", 0..1, fault).start();
+    let short = Duration::from_millis(300);
+    for fault in [Fault::Stall(100_000), Fault::Stall(10), Fault::Drip, Fault::Hang] {
+        let registry = with_blob(&blob).fault(Method::GET, "/blobs/", 0..1, fault.clone()).start();
         let origin = Origin::from_url(&registry.origin).expect("an origin");
-        let patience = Patience { stall: Duration::from_millis(300), ..patience() };
+        let patience = Patience { stall: short, connect: short, ..patience() };
         let client = Client::new(origin, CredentialSource::Anonymous, patience, &Session::silent());
-        assert_eq!(pull(&client, &of(&blob)).await.expect("the blob"), blob);
+        assert_eq!(pull(&client, &of(&blob)).await.expect("the blob"), blob, "{fault:?}");
+        assert!(registry.requests().len() >= 2, "{fault:?}");
     }
+}
+
+#[tokio::test]
+async fn a_cut_manifest_is_read_again() {
+    let image = TestImage::new(Family::Oci, "amd64");
+    let registry = FaultRegistry::builder()
+        .image("a", "1", &image)
+        .fault(Method::GET, "/manifests/", 0..1, Fault::Cut(20))
+        .start();
+    assert_eq!(client(&registry).manifest("a", &tag("1")).await.expect("a manifest").digest, image.digest());
+    assert_eq!(registry.requests().len(), 2);
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
@@ -22,6 +23,9 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use super::images::TestImage;
+
+/// How far the bytes of a drip feed are apart.
+const DRIP: Duration = Duration::from_millis(10);
 
 /// Who may use the registry.
 #[derive(Debug, Clone, Default)]
@@ -42,7 +46,7 @@ pub enum Auth {
 pub enum Fault {
     /// An error status with these headers and this body.
     Status(u16, &'static [(&'static str, &'static str)], &'static str),
-    /// The connection closes before an answer.
+    /// No answer ever comes.
     Hang,
     /// The body breaks off after so many bytes, whatever its `Content-Length` said.
     Cut(usize),
@@ -50,6 +54,8 @@ pub enum Fault {
     Shorten(usize),
     /// The body stands still after so many bytes.
     Stall(usize),
+    /// The body comes byte by byte, never standing still.
+    Drip,
     /// One bit of the byte at this place is another.
     Flip(usize),
     /// Everything is sent, whatever `Range` asked for.
@@ -274,7 +280,11 @@ async fn handle(State(shared): State<Arc<Mutex<Shared>>>, request: Request) -> R
         let whole = faults.iter().any(|fault| matches!(fault, Fault::IgnoreRange));
         (shared.answer(&request, whole), faults)
     };
-    faults.into_iter().fold(honest, |answer, fault| spoil(answer, fault, &request)).into()
+    let answer = faults.into_iter().fold(honest, |answer, fault| spoil(answer, fault, &request));
+    if matches!(answer.body, Spoilt::Never) {
+        std::future::pending::<()>().await;
+    }
+    answer.into()
 }
 
 /// An answer whose body is still whole.
@@ -288,7 +298,10 @@ enum Spoilt {
     /// These bytes, then an error if there are fewer than the head says.
     Cut(Bytes),
     Stall(Bytes),
+    Drip(Bytes),
     Endless,
+    /// Not even the head.
+    Never,
 }
 
 impl From<Answer> for Response<Body> {
@@ -306,6 +319,11 @@ impl From<Answer> for Response<Body> {
             Spoilt::Stall(bytes) => {
                 Body::from_stream(stream::iter([Ok::<_, Infallible>(bytes)]).chain(stream::pending()))
             }
+            Spoilt::Drip(bytes) => Body::from_stream(stream::unfold(bytes, |mut left| async move {
+                tokio::time::sleep(DRIP).await;
+                (!left.is_empty()).then(|| (Ok::<_, Infallible>(left.split_to(1)), left))
+            })),
+            Spoilt::Never => Body::empty(),
             Spoilt::Endless => Body::from_stream(stream::repeat_with(|| Ok::<_, Infallible>(vec![b' '; 64 * 1024]))),
         };
         answer.head.map(|()| body)
@@ -326,7 +344,7 @@ fn spoil(mut answer: Answer, fault: Fault, request: &Recorded) -> Answer {
             }
             return Answer { head: builder.body(()).expect("an answer"), body: Spoilt::Whole(body.into()) };
         }
-        Fault::Hang => answer.body = Spoilt::Stall(Bytes::new()),
+        Fault::Hang => answer.body = Spoilt::Never,
         Fault::Cut(count) => {
             length(&mut answer, bytes.len());
             answer.body = Spoilt::Cut(bytes.slice(..count.min(bytes.len())));
@@ -335,6 +353,10 @@ fn spoil(mut answer: Answer, fault: Fault, request: &Recorded) -> Answer {
         Fault::Stall(count) => {
             length(&mut answer, bytes.len());
             answer.body = Spoilt::Stall(bytes.slice(..count.min(bytes.len())));
+        }
+        Fault::Drip => {
+            length(&mut answer, bytes.len());
+            answer.body = Spoilt::Drip(bytes);
         }
         Fault::Flip(at) => {
             let mut flipped = bytes.to_vec();

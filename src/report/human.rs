@@ -1,0 +1,306 @@
+//! The talk on stderr: Cargo's status lines, warnings, errors, and which tasks are worth a line or a bar.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anstyle::{AnsiColor, Style};
+use indicatif::ProgressBar;
+
+use super::progress::Bars;
+use super::screen::Screen;
+use super::{Look, table};
+use crate::event::{Event, ImageResult, TaskId, TaskKind, TaskOutcome};
+use crate::problem::{Exit, Problem};
+use crate::units;
+
+/// Tasks below this size are over before a line about them is read.
+const SMALL_BYTES: u64 = 1 << 20;
+/// Where there are no bars, tasks from this size on are announced: they take a while.
+const BIG_BYTES: u64 = 64 << 20;
+
+const GOOD: Style = AnsiColor::BrightGreen.on_default().bold();
+const NOTE: Style = AnsiColor::BrightCyan.on_default().bold();
+const WARNING: Style = AnsiColor::BrightYellow.on_default().bold();
+const ERROR: Style = AnsiColor::BrightRed.on_default().bold();
+
+/// Everything said on stderr.
+pub(super) struct Talk {
+    quiet: bool,
+    verbose: bool,
+    color: bool,
+    screen: Screen,
+    bars: Option<Bars>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    running: HashMap<TaskId, Running>,
+    images: usize,
+}
+
+struct Running {
+    kind: TaskKind,
+    name: String,
+    total_bytes: Option<u64>,
+    done_bytes: u64,
+    started: Instant,
+    bar: Option<ProgressBar>,
+}
+
+impl Talk {
+    pub(super) fn new(look: &Look, screen: Screen) -> Self {
+        let bars = look.bars.then(|| Bars::new(screen.clone()));
+        let state = Mutex::new(State::default());
+        Self { quiet: look.quiet, verbose: look.verbose, color: look.color, screen, bars, state }
+    }
+
+    pub(super) fn event(&self, event: &Event<'_>) {
+        if self.quiet {
+            return;
+        }
+        match event {
+            Event::TaskStarted { task, kind, name, total_bytes } => self.started(*task, *kind, name, *total_bytes),
+            Event::TaskAdvanced { task, bytes } => self.advanced(*task, *bytes),
+            Event::TaskFinished { task, outcome } => self.finished(*task, *outcome),
+            Event::ImageBuilt { image } => self.image_built(image),
+            Event::Finished { elapsed } => {
+                let images = count(self.state().images, "image");
+                self.status(GOOD, "Finished", &format!("{images} in {}", duration(*elapsed)));
+            }
+            other => self.fact(other),
+        }
+    }
+
+    /// Facts that are a line each, whatever happened before.
+    fn fact(&self, event: &Event<'_>) {
+        match event {
+            Event::BaseResolving { reference } => self.status(GOOD, "Resolving", reference),
+            Event::BaseResolved { reference, digest, platform } if self.verbose => {
+                let digest = digest.map_or_else(|| "no layers".to_owned(), |digest| digest.to_string());
+                self.status(GOOD, "Resolved", &format!("{reference} for {platform}: {digest}"));
+            }
+            Event::LayersStarted { bin, count: layers } => {
+                self.status(GOOD, "Layering", &format!("{bin}: {}", count(*layers, "layer")));
+            }
+            Event::Retrying { what, why, delay } => {
+                self.status(WARNING, "Retrying", &format!("{what} in {}: {why}", duration(*delay)));
+            }
+            Event::Waiting { what } => self.status(NOTE, "Waiting", &format!("for {what}")),
+            Event::Warning { message, help } => self.labelled(WARNING, "warning", message, *help),
+            Event::Detail { message } if self.verbose => self.status(NOTE, "Detail", message),
+            Event::Wrote { what, path } => self.status(GOOD, "Wrote", &format!("{what} {}", path.display())),
+            _ => {}
+        }
+    }
+
+    /// Says that a signal was heard; said even when quiet, since the program does not end at once.
+    pub(super) fn stopping(&self, exit: Exit) {
+        let why = if exit == Exit::Terminated { "terminated" } else { "interrupted" };
+        let message = format!("{why}: what was there before stays as it was (again, to stop at once)");
+        self.status(WARNING, "Stopping", &message);
+    }
+
+    /// Takes the bars off the screen.
+    pub(super) fn clear(&self) {
+        if let Some(bars) = &self.bars {
+            bars.clear();
+        }
+    }
+
+    /// Prints a failure as Cargo does.
+    pub(super) fn problem(&self, problem: &Problem) {
+        let mut text = format!("{} {}\n", self.paint(ERROR, "error:"), printable(problem.message()));
+        let causes = problem.causes();
+        if !causes.is_empty() {
+            text.push_str("\nCaused by:\n");
+        }
+        for (number, cause) in causes.iter().enumerate() {
+            let cause = printable(cause);
+            if causes.len() == 1 {
+                let _ = writeln!(text, "  {}", cause.replace('\n', "\n  "));
+            } else {
+                let _ = writeln!(text, "{number:>3}: {}", cause.replace('\n', "\n     "));
+            }
+        }
+        if let Some(help) = problem.next_step() {
+            let _ = write!(text, "\n{} {}\n", self.paint(NOTE, "help:"), printable(help));
+        }
+        self.print(&text);
+    }
+
+    fn started(&self, task: TaskId, kind: TaskKind, name: &str, total_bytes: Option<u64>) {
+        let name = one_line(name);
+        let verb = verbs(kind).0;
+        let mut state = self.state();
+        let mut bar = None;
+        match &self.bars {
+            Some(bars) => {
+                let shown = state.running.values().filter(|running| running.bar.is_some()).count();
+                if total_bytes.is_none_or(|total| total >= SMALL_BYTES) {
+                    bar = bars.add(self.paint(GOOD, &format!("{verb:>12}")), &name, total_bytes, shown);
+                }
+            }
+            None => {
+                if self.verbose || total_bytes.is_some_and(|total| total >= BIG_BYTES) {
+                    let size = total_bytes.map(|total| format!(" ({})", units::size(total))).unwrap_or_default();
+                    self.status(GOOD, verb, &format!("{name}{size}"));
+                }
+            }
+        }
+        let running = Running { kind, name, total_bytes, done_bytes: 0, started: Instant::now(), bar };
+        state.running.insert(task, running);
+    }
+
+    fn advanced(&self, task: TaskId, bytes: u64) {
+        let bar = {
+            let mut state = self.state();
+            let Some(running) = state.running.get_mut(&task) else { return };
+            running.done_bytes += bytes;
+            running.bar.clone()
+        };
+        // Drawing may take its time: the other threads need not wait for it.
+        if let Some(bar) = bar {
+            bar.inc(bytes);
+        }
+    }
+
+    fn finished(&self, task: TaskId, outcome: TaskOutcome) {
+        let Some(running) = self.state().running.remove(&task) else { return };
+        if let Some(bar) = &running.bar {
+            bar.finish_and_clear();
+        }
+        let bytes = running.total_bytes.unwrap_or(running.done_bytes).max(running.done_bytes);
+        match outcome {
+            TaskOutcome::Done if self.verbose || bytes >= SMALL_BYTES => {
+                let line = done(&running.name, bytes, running.started.elapsed());
+                self.status(GOOD, verbs(running.kind).1, &line);
+            }
+            TaskOutcome::Reused if self.verbose => self.status(GOOD, "Fresh", &running.name),
+            TaskOutcome::Done | TaskOutcome::Reused | TaskOutcome::Failed => {}
+        }
+    }
+
+    fn image_built(&self, image: &ImageResult) {
+        self.state().images += 1;
+        self.status(GOOD, "Built", &format!("{} for {}", image.bin, image.platform));
+        self.print(&table::render(image, self.screen.columns(), self.verbose));
+    }
+
+    /// Cargo's status line: a verb that ends in the twelfth column, and what it is about.
+    fn status(&self, style: Style, verb: &str, message: &str) {
+        let verb = self.paint(style, &format!("{verb:>12}"));
+        self.print(&format!("{verb} {}\n", one_line(message)));
+    }
+
+    fn labelled(&self, style: Style, label: &str, message: &str, help: Option<&str>) {
+        let mut text = format!("{} {}\n", self.paint(style, &format!("{label}:")), printable(message));
+        if let Some(help) = help {
+            let _ = writeln!(text, "{} {}", self.paint(NOTE, "help:"), printable(help));
+        }
+        self.print(&text);
+    }
+
+    fn paint(&self, style: Style, text: &str) -> String {
+        if self.color { format!("{style}{text}{style:#}") } else { text.to_owned() }
+    }
+
+    fn print(&self, text: &str) {
+        match &self.bars {
+            Some(bars) => bars.print(text),
+            None => self.screen.print(text),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere must not hide what the others still have to say.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a task of this kind does, and what it did.
+fn verbs(kind: TaskKind) -> (&'static str, &'static str) {
+    match kind {
+        TaskKind::Pull => ("Pulling", "Pulled"),
+        TaskKind::Hash => ("Hashing", "Hashed"),
+        TaskKind::Layer => ("Layering", "Layered"),
+        TaskKind::Write => ("Writing", "Wrote"),
+    }
+}
+
+/// What a finished task did, and how fast where that can be told.
+fn done(name: &str, bytes: u64, elapsed: Duration) -> String {
+    let mut line = format!("{name}, {} in {}", units::size(bytes), duration(elapsed));
+    if elapsed >= Duration::from_millis(10) {
+        // Sizes past 2^53 bytes would lose digits that nobody reads.
+        let rate = bytes as f64 / elapsed.as_secs_f64();
+        let _ = write!(line, " ({}/s)", units::size(rate as u64));
+    }
+    line
+}
+
+/// A duration as Cargo writes it: `0.06s`, `1m 02s`.
+fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    if seconds >= 60 {
+        format!("{}m {:02}s", seconds / 60, seconds % 60)
+    } else {
+        format!("{seconds}.{:02}s", duration.subsec_millis() / 10)
+    }
+}
+
+fn count(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Text without what would steer the terminal: names and a server's answers are not ours.
+fn printable(text: &str) -> Cow<'_, str> {
+    escape(text, |character| character.is_control() && character != '\n' && character != '\t')
+}
+
+/// Like [`printable`], on one line.
+pub(super) fn one_line(text: &str) -> String {
+    escape(text, char::is_control).into_owned()
+}
+
+fn escape(text: &str, steers: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&steers) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 8);
+    for character in text.chars() {
+        if steers(character) {
+            escaped.extend(character.escape_default());
+        } else {
+            escaped.push(character);
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finished_task_tells_its_rate_once_it_can_be_told() {
+        let table = [
+            (512 << 20, 2000, "models, 512.0 MiB in 2.00s (256.0 MiB/s)"),
+            (512 << 20, 64_000, "models, 512.0 MiB in 1m 04s (8.0 MiB/s)"),
+            (10, 9, "models, 10 B in 0.00s"),
+        ];
+        for (bytes, millis, line) in table {
+            assert_eq!(done("models", bytes, Duration::from_millis(millis)), line);
+        }
+    }
+
+    #[test]
+    fn what_steers_a_terminal_is_escaped() {
+        assert_eq!(one_line("a\x1b[31mb\nc\u{9b}d"), "a\\u{1b}[31mb\\nc\\u{9b}d");
+        assert_eq!(printable("a\n\tb\r"), "a\n\tb\\r");
+        assert_eq!(printable("größe"), "größe");
+    }
+}

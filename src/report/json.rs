@@ -1,0 +1,129 @@
+//! The messages of `--message-format json`: one object a line, keyed `reason` as Cargo's are.
+//!
+//! Keys are only ever added; one without a value is `null`, so that a reader need not ask whether it is there.
+
+use serde::Serialize;
+
+use crate::event::{Event, FunctionResult, ImageResult, LayerResult};
+use crate::oci::Digest;
+use crate::problem::Problem;
+
+#[derive(Serialize)]
+#[serde(tag = "reason", rename_all = "kebab-case")]
+enum Message<'a> {
+    BaseResolved {
+        reference: &'a str,
+        digest: Option<Digest>,
+        platform: &'a str,
+    },
+    Layer {
+        package: &'a str,
+        bin: &'a str,
+        #[serde(flatten)]
+        layer: Layer<'a>,
+    },
+    ImageBuilt(Image<'a>),
+    Wrote {
+        what: &'a str,
+        path: &'a str,
+    },
+    Warning {
+        message: &'a str,
+        help: Option<&'a str>,
+    },
+    Error {
+        message: &'a str,
+        causes: Vec<String>,
+        help: Option<&'a str>,
+        code: u8,
+    },
+    Finished {
+        success: bool,
+    },
+}
+
+/// A [`LayerResult`] with what the result file leaves out.
+#[derive(Serialize)]
+struct Layer<'a> {
+    #[serde(flatten)]
+    layer: &'a LayerResult,
+    reused: bool,
+}
+
+impl<'a> From<&'a LayerResult> for Layer<'a> {
+    fn from(layer: &'a LayerResult) -> Self {
+        Self { layer, reused: layer.reused }
+    }
+}
+
+/// An [`ImageResult`] whose layers say whether they were reused.
+#[derive(Serialize)]
+struct Image<'a> {
+    schema: u32,
+    package: &'a str,
+    bin: &'a str,
+    digest: Digest,
+    image_uri: Option<&'a str>,
+    tags: &'a [String],
+    platform: &'a str,
+    size: u64,
+    uncompressed_size: u64,
+    layers: Vec<Layer<'a>>,
+    functions: &'a [FunctionResult],
+}
+
+impl<'a> From<&'a ImageResult> for Image<'a> {
+    fn from(image: &'a ImageResult) -> Self {
+        Self {
+            schema: image.schema,
+            package: &image.package,
+            bin: &image.bin,
+            digest: image.digest,
+            image_uri: image.image_uri.as_deref(),
+            tags: &image.tags,
+            platform: &image.platform,
+            size: image.size,
+            uncompressed_size: image.uncompressed_size,
+            layers: image.layers.iter().map(Layer::from).collect(),
+            functions: &image.functions,
+        }
+    }
+}
+
+/// The message of an event, if it has one.
+pub(super) fn message(event: &Event<'_>) -> Option<String> {
+    let path;
+    let message = match event {
+        Event::BaseResolved { reference, digest, platform } => {
+            Message::BaseResolved { reference, digest: *digest, platform }
+        }
+        Event::LayerReady { package, bin, layer } => Message::Layer { package, bin, layer: (*layer).into() },
+        Event::ImageBuilt { image } => Message::ImageBuilt((*image).into()),
+        Event::Wrote { what, path: written } => {
+            path = written.to_string_lossy();
+            Message::Wrote { what, path: &path }
+        }
+        Event::Warning { message, help } => Message::Warning { message, help: *help },
+        _ => return None,
+    };
+    Some(write(&message))
+}
+
+/// The message of a failure.
+pub(super) fn error(problem: &Problem) -> String {
+    write(&Message::Error {
+        message: problem.message(),
+        causes: problem.causes(),
+        help: problem.next_step(),
+        code: problem.exit().code(),
+    })
+}
+
+/// The last message of a run.
+pub(super) fn finished(success: bool) -> String {
+    write(&Message::Finished { success })
+}
+
+fn write(message: &Message<'_>) -> String {
+    serde_json::to_string(message).expect("strings and numbers are always written")
+}

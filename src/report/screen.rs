@@ -1,0 +1,104 @@
+//! stderr as lines and bars share it, and how wide it is.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use indicatif::TermLike;
+
+/// The columns bars get where nothing tells how many there are.
+const DEFAULT_COLUMNS: u16 = 80;
+
+/// How wide stderr is.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Columns {
+    /// As wide as the terminal is at that moment.
+    OfStderr,
+    /// So many columns.
+    Fixed(u16),
+    /// A file or pipe.
+    Unlimited,
+}
+
+/// stderr. What cannot be written there is lost: nobody is left to be told.
+#[derive(Clone)]
+pub(super) struct Screen {
+    stderr: Arc<Mutex<Box<dyn Write + Send>>>,
+    columns: Columns,
+}
+
+impl Screen {
+    pub(super) fn new(stderr: Box<dyn Write + Send>, columns: Columns) -> Self {
+        Self { stderr: Arc::new(Mutex::new(stderr)), columns }
+    }
+
+    /// How many columns a line may have, if there is a limit.
+    pub(super) fn columns(&self) -> Option<u16> {
+        match self.columns {
+            Columns::OfStderr => console::Term::stderr().size_checked().map(|(_, columns)| columns),
+            Columns::Fixed(columns) => Some(columns),
+            Columns::Unlimited => None,
+        }
+    }
+
+    /// Writes text as a whole.
+    pub(super) fn print(&self, text: &str) {
+        let _ = self.write_str(text).and_then(|()| self.flush());
+    }
+
+    fn escape(&self, count: usize, direction: char) -> io::Result<()> {
+        if count == 0 { Ok(()) } else { self.write_str(&format!("\x1b[{count}{direction}")) }
+    }
+}
+
+impl fmt::Debug for Screen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Screen({:?})", self.columns)
+    }
+}
+
+impl TermLike for Screen {
+    fn width(&self) -> u16 {
+        self.columns().unwrap_or(DEFAULT_COLUMNS)
+    }
+
+    fn height(&self) -> u16 {
+        const DEFAULT_ROWS: u16 = 24;
+        match self.columns {
+            Columns::OfStderr => console::Term::stderr().size_checked().map_or(DEFAULT_ROWS, |(rows, _)| rows),
+            Columns::Fixed(_) | Columns::Unlimited => DEFAULT_ROWS,
+        }
+    }
+
+    fn move_cursor_up(&self, n: usize) -> io::Result<()> {
+        self.escape(n, 'A')
+    }
+
+    fn move_cursor_down(&self, n: usize) -> io::Result<()> {
+        self.escape(n, 'B')
+    }
+
+    fn move_cursor_right(&self, n: usize) -> io::Result<()> {
+        self.escape(n, 'C')
+    }
+
+    fn move_cursor_left(&self, n: usize) -> io::Result<()> {
+        self.escape(n, 'D')
+    }
+
+    fn write_line(&self, s: &str) -> io::Result<()> {
+        self.write_str(&format!("{s}\n"))
+    }
+
+    fn write_str(&self, s: &str) -> io::Result<()> {
+        self.stderr.lock().unwrap_or_else(PoisonError::into_inner).write_all(s.as_bytes())
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        self.write_str("\r\x1b[2K")
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.stderr.lock().unwrap_or_else(PoisonError::into_inner).flush()
+    }
+}
