@@ -3,6 +3,9 @@
 #![expect(unreachable_pub, reason = "the modules of one test binary share by `pub`")]
 
 mod base;
+mod emulator;
 mod login;
 mod pull;
+mod readers;
+mod readme;
 mod support;
