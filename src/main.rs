@@ -2,29 +2,62 @@
 
 use std::process::ExitCode;
 
+use cargo_lambda_image::cli::{self, Command};
+use cargo_lambda_image::commands;
+use cargo_lambda_image::config::{self, Color, Environment, Verbosity};
 use cargo_lambda_image::event::Session;
 use cargo_lambda_image::problem::{Exit, IoContext as _, Problem, Result};
 use cargo_lambda_image::report::{Format, Report, Settings, When};
 
 fn main() -> ExitCode {
+    match prepare() {
+        Ok((command, environment, settings)) => {
+            let report = Report::stdio(&settings);
+            let session = Session::new(Box::new(report.clone()));
+            report.conclude(run(command, &environment, &session, &report))
+        }
+        Err(Ending::Told(code)) => code,
+        Err(Ending::Failed(problem)) => Report::stdio(&Settings::default()).conclude(Err(problem)),
+    }
+}
+
+/// An end before there is a report.
+enum Ending {
+    /// clap printed help, the version or a usage error.
+    Told(ExitCode),
+    Failed(Problem),
+}
+
+/// What to do, in which surroundings, and how to talk about it.
+fn prepare() -> Result<(Command, Environment, Settings), Ending> {
+    let environment = Environment::capture().map_err(Ending::Failed)?;
+    let cli = cli::parse(std::env::args_os(), config::help_color(&environment)).map_err(|error| {
+        // With stderr gone there is nobody to tell; the exit code still does.
+        let _ = error.print();
+        Ending::Told(ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)))
+    })?;
+    let Command::Build(typed) = &cli.command;
+    let talk = config::talk_request(&typed.talk, &environment).map_err(Ending::Failed)?;
     let settings = Settings {
-        format: Format::Human,
-        quiet: false,
-        verbose: false,
-        color: When::Auto,
-        progress: When::Auto,
+        format: if talk.json { Format::Json } else { Format::Human },
+        quiet: talk.verbosity == Verbosity::Quiet,
+        verbose: talk.verbosity > Verbosity::Normal,
+        color: match talk.color {
+            Color::Auto => When::Auto,
+            Color::Always => When::Always,
+            Color::Never => When::Never,
+        },
+        progress: if talk.progress { When::Auto } else { When::Never },
         progress_columns: None,
     };
-    let report = Report::stdio(&settings);
-    let session = Session::new(Box::new(report.clone()));
-    report.conclude(run(&session, &report))
+    Ok((cli.command, environment, settings))
 }
 
 /// Runs the command to its end, or to where a signal lets it end.
-fn run(session: &Session, report: &Report) -> Result<()> {
+fn run(command: Command, environment: &Environment, session: &Session, report: &Report) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new().or_failed(|| "could not start the program's threads".into())?;
     runtime.spawn(stop_on_signals(session.clone(), report.clone()));
-    let outcome = runtime.block_on(command(session));
+    let outcome = runtime.block_on(execute(command, environment, session));
     // What fails because of a signal, such as cargo that heard it too, is the signal's doing.
     let outcome = outcome.map_err(|problem| session.check().err().unwrap_or(problem));
     if outcome.is_err() {
@@ -34,8 +67,13 @@ fn run(session: &Session, report: &Report) -> Result<()> {
     outcome
 }
 
-async fn command(_session: &Session) -> Result<()> {
-    Err(Problem::usage("no command"))
+async fn execute(command: Command, environment: &Environment, session: &Session) -> Result<()> {
+    match command {
+        Command::Build(typed) => {
+            let request = config::build_request(&typed, environment, session)?;
+            commands::build::run(request, session).await
+        }
+    }
 }
 
 /// The first signal asks the work to stop, the second ends the process where it is.

@@ -47,12 +47,13 @@ pub struct Problem {
     message: String,
     help: Option<String>,
     cause: Option<Box<dyn Error + Send + Sync>>,
+    told: bool,
 }
 
 impl Problem {
     /// A failure of the given class.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), help: None, cause: None }
+        Self { exit, message: message.into(), help: None, cause: None, told: false }
     }
 
     /// A failure of class [`Exit::Failed`].
@@ -84,10 +85,23 @@ impl Problem {
         self
     }
 
+    /// Marks what the user has read already, such as cargo's own errors: only the exit code is left to tell.
+    #[must_use]
+    pub fn already_told(mut self) -> Self {
+        self.told = true;
+        self
+    }
+
+    /// Whether nothing needs to be printed.
+    #[must_use]
+    pub fn is_told(&self) -> bool {
+        self.told
+    }
+
     /// Wraps this into a problem of the same class that says what was being done.
     #[must_use]
     pub fn context(self, message: impl Into<String>) -> Self {
-        Self { exit: self.exit, message: message.into(), help: None, cause: Some(Box::new(self)) }
+        Self { exit: self.exit, message: message.into(), help: None, told: self.told, cause: Some(Box::new(self)) }
     }
 
     /// The class, which decides the exit code.

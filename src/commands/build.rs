@@ -17,8 +17,8 @@ use crate::check::limits::{self, LayerSize};
 use crate::config::{BinarySource, BuildRequest, Format, ImageRequest, Output};
 use crate::event::{Event, ImageResult, LayerResult, Session};
 use crate::image::placement::{self, Placement, StartRequest};
-use crate::image::{self, Image, ImageSpec, MediaTypes, archive, layout};
 use crate::image::result as result_file;
+use crate::image::{self, Image, ImageSpec, MediaTypes, archive, layout};
 use crate::layer::elf::ElfFacts;
 use crate::layer::entries::{Content, Entry, Source, Stat};
 use crate::layer::facts::LayerFacts;
@@ -74,30 +74,21 @@ struct Binary {
 
 /// The binary of each image, compiled if need be.
 async fn binaries(request: &BuildRequest, session: &Session) -> Result<Vec<Option<Binary>>> {
-    let mut artifacts = HashMap::new();
-    if let Some(compile) = request.compile.clone() {
-        let telling = session.clone();
-        let built = blocking(move || {
-            let told = telling.clone();
-            cargo::build(&compile, &telling, &mut |line| told.emit(&Event::CargoMessage { line }))
-        });
-        for artifact in built.await? {
-            artifacts.insert((artifact.package, artifact.bin), artifact.executable);
+    let mut compiled = match request.compile.clone() {
+        None => Vec::new(),
+        Some(compile) => {
+            let session = session.clone();
+            blocking(move || cargo::build(&compile, &session)).await?
         }
     }
+    .into_iter();
     let mut binaries = Vec::new();
     for image in &request.images {
         let path = match &image.binary {
             BinarySource::None => None,
             BinarySource::File(path) => Some(path.clone()),
-            BinarySource::Cargo => {
-                let key = (image.package.clone(), image.bin.clone());
-                let path = artifacts.remove(&key).ok_or_else(|| {
-                    Problem::failed(format!("cargo built no binary `{}` of package `{}`", image.bin, image.package))
-                        .help("name a binary of the package with `--bin`, or an existing one with `--binary-path`")
-                })?;
-                Some(path)
-            }
+            // Binaries are expected of cargo in the order of the images.
+            BinarySource::Cargo => compiled.next(),
         };
         let read = |path: PathBuf| -> Result<Binary> {
             let elf = binary::read(&path, image.architecture)?;

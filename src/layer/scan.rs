@@ -139,11 +139,13 @@ impl<R: Read> Scanner<'_, R> {
     fn content(&mut self, entry: &EntryFacts, size: u64, facts: &mut LayerFacts) -> io::Result<()> {
         let mut magic = [0; 4];
         if entry.kind != EntryKind::File || size < 4 {
-            return self.skip(padded(size)?);
+            self.skip(size)?;
+            return self.padding(size);
         }
         self.input.read_exact(&mut magic)?;
         if magic != *b"\x7fELF" || size > ELF_LIMIT {
-            return self.skip(padded(size)? - 4);
+            self.skip(size - 4)?;
+            return self.padding(size);
         }
         let mut bytes = magic.to_vec();
         (&mut self.input).take(size - 4).read_to_end(&mut bytes)?;
@@ -151,7 +153,14 @@ impl<R: Read> Scanner<'_, R> {
             return Err(truncated());
         }
         facts.look_into(&entry.path, elf::read_bytes(&bytes), || elf::glibc_version(&bytes));
-        self.skip(padded(size)? - size)
+        self.padding(size)
+    }
+
+    /// Skips what rounds `size` up to a block. Some writers (umoci's) leave out the last member's padding and the end of
+    /// the archive, and readers go along: an end of file here is the end of the archive, which [`Self::header`] sees.
+    fn padding(&mut self, size: u64) -> io::Result<()> {
+        let mut rest = (&mut self.input).take(padded(size)? - size);
+        io::copy(&mut rest, &mut io::sink()).map(drop)
     }
 
     fn name(&mut self, size: u64) -> io::Result<Vec<u8>> {

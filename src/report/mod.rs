@@ -36,6 +36,19 @@ pub struct Settings {
     pub progress_columns: Option<u16>,
 }
 
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            format: Format::Human,
+            quiet: false,
+            verbose: false,
+            color: When::Auto,
+            progress: When::Auto,
+            progress_columns: None,
+        }
+    }
+}
+
 /// What goes to stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -152,7 +165,9 @@ impl Report {
         let code = match &outcome {
             Ok(()) => 0,
             Err(problem) => {
-                self.shared.talk.problem(problem);
+                if !problem.is_told() {
+                    self.shared.talk.problem(problem);
+                }
                 if self.shared.format == Format::Json {
                     self.line(&json::error(problem));
                 }

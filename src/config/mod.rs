@@ -1,0 +1,234 @@
+//! Flags, environment and metadata become requests in which every default is settled.
+//!
+//! Contradictions are refused here, so that nothing below has to wonder whether the user set a thing.
+
+mod compile;
+mod environment;
+mod metadata;
+mod project;
+mod select;
+mod settings;
+mod talk;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::cli::values::{JobsArg, OutputArg, OutputKind};
+use crate::cli::{BuildArgs, check};
+use crate::event::Session;
+use crate::platform::Architecture;
+use crate::problem::{Problem, Result};
+
+pub use crate::cargo::{CompileRequest, ExpectedBinary};
+pub use environment::Environment;
+pub use talk::{Color, TalkRequest, Verbosity, help_color, talk_request};
+
+/// What `build` is asked to do: one image for each binary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildRequest {
+    /// `<target directory>/lambda-image`.
+    pub store: PathBuf,
+    /// The images, in the order of package then binary.
+    pub images: Vec<ImageRequest>,
+    /// How to run cargo; absent when no image is compiled.
+    pub compile: Option<CompileRequest>,
+    /// Where the images go.
+    pub output: Output,
+    /// No network for base images.
+    pub offline: bool,
+    /// Look at no record and no stored layer.
+    pub no_cache: bool,
+    /// How many threads compress, at least 1.
+    pub threads: usize,
+    /// Seconds since 1970 for `created`, from `SOURCE_DATE_EPOCH`.
+    pub source_date_epoch: Option<u64>,
+}
+
+/// One image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageRequest {
+    /// The Cargo package's name, or the project's without Cargo.
+    pub package: String,
+    /// The binary's name, which names the image.
+    pub bin: String,
+    /// Where the binary comes from.
+    pub binary: BinarySource,
+    /// The architecture asked for by flag or triple; absent when the binary's own decides.
+    pub architecture: Option<Architecture>,
+    /// The base image's reference.
+    pub base: String,
+    /// The directory relative paths in `base` (`oci:DIR`, ...) start from.
+    pub base_directory: PathBuf,
+    /// What to pack, in order.
+    pub assets: Vec<AssetRequest>,
+    /// CMD, if it was given.
+    pub handler: Option<String>,
+    /// Variables set in the image.
+    pub env: BTreeMap<String, String>,
+    /// ENTRYPOINT, if it was given.
+    pub entrypoint: Option<Vec<String>>,
+    /// WORKDIR, if it was given.
+    pub working_directory: Option<String>,
+    /// 0 stores, 1 to 9 compress.
+    pub compression_level: u32,
+    /// The family of media types.
+    pub format: Format,
+    /// Globs of files that may look like secrets, for all assets.
+    pub allow_secrets: Vec<String>,
+}
+
+/// Where an image's binary comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BinarySource {
+    /// Cargo compiles it.
+    Cargo,
+    /// It is there already.
+    File(PathBuf),
+    /// The image has none; its base brings the runtime.
+    None,
+}
+
+/// One asset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AssetRequest {
+    /// A name for people.
+    pub name: String,
+    /// As the user wrote it, for messages.
+    pub shown: String,
+    /// The directory the path starts from (absolute).
+    pub directory: PathBuf,
+    /// File, directory or glob, relative to `directory` or absolute.
+    pub path: String,
+    /// Where it goes, if the user said so; relative to `/var/task` or absolute.
+    pub to: Option<String>,
+    /// Globs relative to `path`.
+    pub exclude: Vec<String>,
+    /// Pack what links point to.
+    pub follow_symlinks: bool,
+    /// Globs of files that may look like secrets.
+    pub allow_secrets: Vec<String>,
+}
+
+/// A family of media types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// OCI's, throughout.
+    Oci,
+    /// Docker's, throughout.
+    Docker,
+}
+
+/// Where images go besides the layout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// The layout in the store only.
+    Store,
+    /// Another OCI layout directory.
+    OciDir(PathBuf),
+    /// A tar of an OCI layout.
+    OciArchive(PathBuf),
+    /// A tar that `docker load` and `podman load` take.
+    DockerArchive(PathBuf),
+}
+
+/// The last second that has a year of four digits, as RFC 3339 wants it: the end of 9999.
+const LAST_EPOCH: u64 = 253_402_300_799;
+
+/// Settles what `build` is asked to do.
+///
+/// # Errors
+/// Class usage for anything that is not there, malformed or contradictory; cargo's class when it cannot read the project.
+pub fn build_request(typed: &BuildArgs, environment: &Environment, session: &Session) -> Result<BuildRequest> {
+    let args = environment::over_environment(typed, environment, session)?;
+    let source_date_epoch = source_date_epoch(environment)?;
+    let project = project::find(&args, environment, session)?;
+    let compiles = project.selected.iter().any(|selected| selected.source == BinarySource::Cargo);
+    let compile = if compiles { Some(compile::request(&args, &project.selected, environment)?) } else { None };
+    let store = project.target_directory.join("lambda-image");
+    Ok(BuildRequest {
+        output: output(args.image.output.as_ref(), &store, &environment.directory),
+        store,
+        images: images(project.selected, &args, &environment.directory)?,
+        compile,
+        offline: args.manifest.offline || args.manifest.frozen,
+        no_cache: args.image.no_cache,
+        threads: threads(args.compile.jobs, environment.parallelism),
+        source_date_epoch,
+    })
+}
+
+fn images(selected: Vec<project::Selected>, args: &BuildArgs, directory: &Path) -> Result<Vec<ImageRequest>> {
+    let name = args.selection.name.as_ref();
+    if let (Some(name), true) = (name, selected.len() > 1) {
+        let bins: Vec<String> = selected.iter().map(|selected| format!("`{}`", selected.bin)).collect();
+        return Err(Problem::usage(format!("`--name {name}` cannot name the images of {}", bins.join(", ")))
+            .help("choose one with `--bin NAME`"));
+    }
+    let asked = compile::architecture(&args.compile);
+    let image = |selected: project::Selected| {
+        let bin = name.cloned().unwrap_or(selected.bin);
+        check::image_name(&bin).map_err(|why| {
+            Problem::usage(format!("binary `{bin}` cannot name an image"))
+                .because(why)
+                .help("name it with `--name NAME`")
+        })?;
+        // Without a binary nothing else could say it.
+        let architecture = match selected.source {
+            BinarySource::None => asked.or(Some(Architecture::Amd64)),
+            BinarySource::Cargo | BinarySource::File(_) => asked,
+        };
+        let settings = selected.settings.under_flags(&args.image, directory);
+        Ok(settings.settle((selected.package, bin), selected.source, architecture, directory))
+    };
+    selected.into_iter().map(image).collect()
+}
+
+fn output(asked: Option<&OutputArg>, store: &Path, directory: &Path) -> Output {
+    let Some(OutputArg { kind, path }) = asked else { return Output::Store };
+    let path = path.as_ref().map(|path| directory.join(path));
+    match (kind, path) {
+        (OutputKind::OciDir, None) => Output::Store,
+        (OutputKind::OciDir, Some(path)) => Output::OciDir(path),
+        (OutputKind::OciArchive, path) => Output::OciArchive(path.unwrap_or_else(|| store.join("oci-archive.tar"))),
+        (OutputKind::DockerArchive, path) => {
+            Output::DockerArchive(path.unwrap_or_else(|| store.join("docker-archive.tar")))
+        }
+    }
+}
+
+/// As cargo counts: a negative number leaves so many CPUs free.
+fn threads(jobs: Option<JobsArg>, parallelism: usize) -> usize {
+    let count = match jobs {
+        None | Some(JobsArg::Default) => parallelism,
+        Some(JobsArg::Count(count)) => match usize::try_from(count) {
+            Ok(count) => count,
+            Err(_) => parallelism.saturating_sub(count.unsigned_abs() as usize),
+        },
+    };
+    count.max(1)
+}
+
+/// Strictly digits, as the specification of reproducible builds has it: a script that failed to find a date should fail,
+/// and not date an image 1970.
+fn source_date_epoch(environment: &Environment) -> Result<Option<u64>> {
+    let Some(value) = environment.variables.get(std::ffi::OsStr::new("SOURCE_DATE_EPOCH")) else { return Ok(None) };
+    let digits = value.to_str().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    match digits.and_then(|text| text.parse().ok()).filter(|seconds| *seconds <= LAST_EPOCH) {
+        Some(seconds) => Ok(Some(seconds)),
+        None => Err(Problem::usage(format!("`{}` is no value of SOURCE_DATE_EPOCH", value.display()))
+            .because("must be a number of seconds since 1970, in digits only, before the year 10000")
+            .help("unset it, or set it to what `git log -1 --format=%ct` prints")),
+    }
+}
+
+/// The name that was probably meant.
+fn suggest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let flat = |name: &str| name.to_lowercase().replace('_', "-");
+    let scored = names.map(|name| (strsim::jaro_winkler(&flat(wrong), &flat(name)), name));
+    // The threshold below which clap too suggests nothing is 0.7; short names need a little more to be alike.
+    let best = scored.max_by(|(score, _), (other, _)| score.total_cmp(other));
+    best.filter(|(score, _)| *score > 0.8).map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,286 @@
+//! Finds the project, with its Cargo.toml or without one, and the images that are to be made of it.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use cargo_metadata::{Metadata, Package};
+
+use crate::cargo::{self, MetadataRequest};
+use crate::cli::{BuildArgs, ManifestArgs, SelectionArgs, check};
+use crate::event::Session;
+use crate::problem::{Exit, IoContext, Problem, Result};
+
+use super::BinarySource;
+use super::environment::Environment;
+use super::metadata::{self, Place, Table};
+use super::select;
+use super::settings::Settings;
+use super::suggest;
+
+/// The configuration of a project without a Cargo.toml.
+const OWN_FILE: &str = "lambda-image.toml";
+
+/// A project and what is to be made of it.
+#[derive(Debug)]
+pub(super) struct Project {
+    /// Where everything generated goes, absolute.
+    pub target_directory: PathBuf,
+    /// One for each image, in the order of package then binary.
+    pub selected: Vec<Selected>,
+}
+
+/// What becomes an image.
+#[derive(Debug)]
+pub(super) struct Selected {
+    /// The package's name, or the project's.
+    pub package: String,
+    /// Cargo's id of the package; absent without Cargo.
+    pub package_id: Option<String>,
+    /// The binary as cargo knows it, or what names the image without one.
+    pub bin: String,
+    /// Where the binary comes from.
+    pub source: BinarySource,
+    /// The tables that apply, merged.
+    pub settings: Settings,
+}
+
+/// Finds the project that `args` mean.
+///
+/// # Errors
+/// Cargo's, when it cannot read the project; a selection that selects nothing or what is not there.
+pub(super) fn find(args: &BuildArgs, environment: &Environment, session: &Session) -> Result<Project> {
+    let nothing_compiled = args.selection.no_binary || args.selection.binary_path.is_some();
+    if !has_manifest(&args.manifest, &environment.directory) {
+        if nothing_compiled {
+            return without_cargo(args, environment, session);
+        }
+        let place = environment.directory.display();
+        return Err(Problem::new(
+            Exit::Cargo,
+            format!("could not find `Cargo.toml` in `{place}` or any parent directory"),
+        )
+        .help("outside of a Cargo project, say what to pack with `--no-binary` or `--binary-path FILE`"));
+    }
+    let metadata = cargo::metadata(&MetadataRequest {
+        cargo: cargo_path(environment),
+        arguments: metadata_arguments(&args.manifest),
+        directory: environment.directory.clone(),
+    })?;
+    let root = metadata.workspace_root.as_std_path();
+    for directory in [root, &environment.directory] {
+        if directory.join(OWN_FILE).is_file() && directory.join("Cargo.toml").is_file() {
+            session.warn(
+                &format!("`{}` is not read, since there is a Cargo.toml", directory.join(OWN_FILE).display()),
+                Some("put its keys under `[package.metadata.lambda-image]`"),
+            );
+            break;
+        }
+    }
+    let target_directory = match &args.compile.target_dir {
+        Some(directory) => environment.directory.join(directory),
+        None => metadata.target_directory.clone().into_std_path_buf(),
+    };
+    let selected = if args.selection.no_binary {
+        vec![assets_only(&metadata, args, session)?]
+    } else if let Some(file) = &args.selection.binary_path {
+        vec![prebuilt(&metadata, file, args, &environment.directory, session)?]
+    } else {
+        compiled(&metadata, args, session)?
+    };
+    Ok(Project { target_directory, selected })
+}
+
+/// `$CARGO`, which cargo sets to itself, or `cargo`.
+pub(super) fn cargo_path(environment: &Environment) -> PathBuf {
+    environment.get("CARGO").map_or_else(|| "cargo".into(), PathBuf::from)
+}
+
+/// Whether cargo would find a manifest. A configuration of our own in the working directory says that the project is
+/// there, even below somebody's Cargo workspace.
+fn has_manifest(manifest: &ManifestArgs, directory: &Path) -> bool {
+    let is_cargos = |directory: &Path| directory.join("Cargo.toml").is_file();
+    let is_ours = directory.join(OWN_FILE).is_file() && !is_cargos(directory);
+    manifest.manifest_path.is_some() || (!is_ours && directory.ancestors().any(is_cargos))
+}
+
+fn metadata_arguments(manifest: &ManifestArgs) -> Vec<OsString> {
+    let mut arguments = manifest_arguments(manifest);
+    if let Some(path) = &manifest.manifest_path {
+        arguments.extend(["--manifest-path".into(), path.into()]);
+    }
+    arguments
+}
+
+/// What cargo may change and reach, for every subcommand.
+pub(super) fn manifest_arguments(manifest: &ManifestArgs) -> Vec<OsString> {
+    let flags = [("--locked", manifest.locked), ("--offline", manifest.offline), ("--frozen", manifest.frozen)];
+    let mut arguments: Vec<OsString> = flags.iter().filter(|(_, set)| *set).map(|(flag, _)| (*flag).into()).collect();
+    for value in &manifest.config {
+        arguments.extend(["--config".into(), value.clone()]);
+    }
+    arguments
+}
+
+/// A directory without a Cargo.toml.
+fn without_cargo(args: &BuildArgs, environment: &Environment, session: &Session) -> Result<Project> {
+    let SelectionArgs { package, workspace, bin, binary_path, name, .. } = &args.selection;
+    let directory = &environment.directory;
+    if *workspace || !package.is_empty() {
+        return Err(Problem::usage("there is no Cargo.toml to select a package of")
+            .help("leave out `--package` and `--workspace`, or pass `--manifest-path`"));
+    }
+    let file = directory.join(OWN_FILE);
+    let table = match fs::read_to_string(&file) {
+        Ok(text) => metadata::read_toml(&text, &file, session)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Table::default(),
+        Err(error) => return Err(error).or_failed(|| format!("could not read `{}`", file.display())),
+    };
+    let folder = directory.file_name().unwrap_or_default().to_string_lossy();
+    let project = name.clone().or_else(|| single_bin(bin).ok()?.cloned()).unwrap_or_else(|| folder.into_owned());
+    check::image_name(&project).map_err(|why| {
+        Problem::usage(format!("the folder's name `{project}` cannot name an image"))
+            .because(why)
+            .help("name it with `--name NAME`")
+    })?;
+    let of_table = match binary_path {
+        Some(file) => single_bin(bin)?.cloned().unwrap_or_else(|| name_of_file(file)),
+        None => project.clone(),
+    };
+    let source = binary_path.as_ref().map_or(BinarySource::None, |file| BinarySource::File(directory.join(file)));
+    let settings = of_bin(&table, &of_table, directory).over(Settings::of_table(&table, directory));
+    Ok(Project {
+        target_directory: directory.join(args.compile.target_dir.as_deref().unwrap_or_else(|| Path::new("target"))),
+        selected: vec![Selected { package: project.clone(), package_id: None, bin: project, source, settings }],
+    })
+}
+
+/// An image of a package's assets.
+fn assets_only(metadata: &Metadata, args: &BuildArgs, session: &Session) -> Result<Selected> {
+    let packages = select::packages(metadata, &args.selection)?;
+    let [package] = packages.as_slice() else {
+        return Err(select::too_many(&packages, "an image without a binary is one package's"));
+    };
+    let bin = args.selection.name.clone().unwrap_or_else(|| package.name.to_string());
+    let settings = Tables::read(metadata, session)?.of(package, &bin, session)?;
+    Ok(selected(package, bin, BinarySource::None, settings))
+}
+
+/// An image of a binary that is there already.
+fn prebuilt(
+    metadata: &Metadata,
+    file: &Path,
+    args: &BuildArgs,
+    directory: &Path,
+    session: &Session,
+) -> Result<Selected> {
+    let bin = single_bin(&args.selection.bin)?.cloned().unwrap_or_else(|| name_of_file(file));
+    let package = select::package_of_file(metadata, &args.selection, &bin)?;
+    let settings = Tables::read(metadata, session)?.of(package, &bin, session)?;
+    Ok(selected(package, bin, BinarySource::File(directory.join(file)), settings))
+}
+
+/// The images of all binaries that cargo compiles.
+fn compiled(metadata: &Metadata, args: &BuildArgs, session: &Session) -> Result<Vec<Selected>> {
+    let mut tables = Tables::read(metadata, session)?;
+    let binaries = select::binaries(metadata, args)?;
+    binaries
+        .into_iter()
+        .map(|(package, bin)| {
+            let settings = tables.of(package, &bin, session)?;
+            Ok(selected(package, bin, BinarySource::Cargo, settings))
+        })
+        .collect()
+}
+
+fn selected(package: &Package, bin: String, source: BinarySource, settings: Settings) -> Selected {
+    Selected { package: package.name.to_string(), package_id: Some(package.id.repr.clone()), bin, source, settings }
+}
+
+/// `--bin` where it only names: at most one.
+fn single_bin(bins: &[String]) -> Result<Option<&String>> {
+    match bins {
+        [] => Ok(None),
+        [bin] => Ok(Some(bin)),
+        _ => Err(Problem::usage("one binary file cannot have several names").help("pass `--bin` once")),
+    }
+}
+
+/// The name a binary's file stands for. Everything made for Lambda's `provided` runtimes is called `bootstrap`, and its
+/// directory says what it is.
+fn name_of_file(file: &Path) -> String {
+    let name = match file.parent().and_then(Path::file_name) {
+        Some(parent) if file.file_name().is_some_and(|name| name == "bootstrap") => Some(parent),
+        _ => file.file_name(),
+    };
+    name.unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn of_bin(table: &Table, bin: &str, directory: &Path) -> Settings {
+    table.bin.get(bin).map_or_else(Settings::default, |table| Settings::of_table(table, directory))
+}
+
+/// The tables of a workspace, each read once, so that each of its faults is told once.
+struct Tables {
+    workspace: Settings,
+    packages: BTreeMap<String, Table>,
+}
+
+impl Tables {
+    fn read(workspace: &Metadata, session: &Session) -> Result<Self> {
+        let root = workspace.workspace_root.as_std_path();
+        let place = Place { file: &root.join("Cargo.toml"), keys: "workspace.metadata.lambda-image" };
+        let table = metadata::read(&workspace.workspace_metadata, place, session)?;
+        if !table.bin.is_empty() {
+            metadata::warn_of_misplaced("bin", place, "only a package has tables for its binaries", session);
+        }
+        Ok(Self { workspace: Settings::of_table(&table, root), packages: BTreeMap::new() })
+    }
+
+    fn of(&mut self, package: &Package, bin: &str, session: &Session) -> Result<Settings> {
+        let file = package.manifest_path.as_std_path();
+        let directory = file.parent().unwrap_or(file);
+        if !self.packages.contains_key(&package.id.repr) {
+            let place = Place { file, keys: "package.metadata.lambda-image" };
+            let table = metadata::read(&package.metadata, place, session)?;
+            warn_of_unknown_bins(&table, package, bin, place, session);
+            self.packages.insert(package.id.repr.clone(), table);
+        }
+        let table = &self.packages[&package.id.repr];
+        let own = of_bin(table, bin, directory).over(Settings::of_table(table, directory));
+        Ok(own.over(self.workspace.clone()))
+    }
+}
+
+fn warn_of_unknown_bins(table: &Table, package: &Package, image: &str, place: Place<'_>, session: &Session) {
+    let known: Vec<&str> = select::bins_of(package).map(|target| target.name.as_str()).collect();
+    for bin in table.bin.keys().map(String::as_str) {
+        // Without a binary of Cargo's, the image's name is what picks a table.
+        if bin != image && !known.contains(&bin) {
+            let help = match suggest(bin, known.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("package `{}` has no binary of that name", package.name),
+            };
+            metadata::warn_of_misplaced(&format!("bin.{bin}"), place, &help, session);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_named_bootstrap_is_named_by_its_directory() {
+        for (file, expected) in [
+            ("target/lambda/resize/bootstrap", "resize"),
+            ("bootstrap", "bootstrap"),
+            ("a/resize", "resize"),
+            ("x", "x"),
+        ] {
+            assert_eq!(name_of_file(Path::new(file)), expected, "{file}");
+        }
+    }
+}
