@@ -285,11 +285,9 @@ fn finish(
         }
         Output::OciArchive(path) => {
             archive::oci(store, bin, &image, path, session)?;
-            session.emit(&Event::Wrote { what: "OCI archive", path });
         }
         Output::DockerArchive(path) => {
             archive::docker(store, bin, &image, path, session)?;
-            session.emit(&Event::Wrote { what: "Docker archive", path });
         }
     }
     let result = result_file::write(store, &result(draft, &image, &layers))?;

@@ -5,6 +5,9 @@
 mod base;
 mod cli;
 mod config;
+mod emulator;
 mod login;
 mod pull;
+mod readers;
+mod readme;
 mod support;
