@@ -2,5 +2,6 @@
 
 mod base;
 mod login;
+mod pipeline;
 mod pull;
 mod support;
