@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod emulator;
 mod login;
+mod pipeline;
 mod pull;
 mod readers;
 mod readme;

@@ -1,5 +1,6 @@
 //! What tests share.
 
+pub(crate) mod assets;
 pub mod child;
 pub mod docker_registry;
 pub mod emulator;
