@@ -42,6 +42,7 @@ fn prepare() -> Result<(Command, Environment, Settings), Ending> {
         format: if talk.json { Format::Json } else { Format::Human },
         quiet: talk.verbosity == Verbosity::Quiet,
         verbose: talk.verbosity > Verbosity::Normal,
+        requests: talk.verbosity > Verbosity::Verbose(1),
         color: match talk.color {
             Color::Auto => When::Auto,
             Color::Always => When::Always,

@@ -37,9 +37,7 @@ use crate::store::{Kind, Store};
 /// Whatever stops it; images already complete stay as they are.
 pub async fn run(request: BuildRequest, session: &Session) -> Result<()> {
     let started = Instant::now();
-    for image in &request.images {
-        BaseReference::parse(&image.base, &image.base_directory)?;
-    }
+    refuse_early(&request)?;
     let binaries = binaries(&request, session).await?;
     let store = {
         let (root, session) = (request.store.clone(), session.clone());
@@ -63,6 +61,26 @@ pub async fn run(request: BuildRequest, session: &Session) -> Result<()> {
         session.emit(&Event::Detail { message: &format!("old blobs were not removed: {problem}") });
     }
     session.emit(&Event::Finished { elapsed: started.elapsed() });
+    Ok(())
+}
+
+/// What is wrong whatever is compiled.
+fn refuse_early(request: &BuildRequest) -> Result<()> {
+    for image in &request.images {
+        BaseReference::parse(&image.base, &image.base_directory)?;
+    }
+    if let Output::OciArchive(path) | Output::DockerArchive(path) = &request.output
+        && request.images.len() > 1
+    {
+        let bins: Vec<_> = request.images.iter().map(|image| format!("`{}`", image.bin)).collect();
+        return Err(Problem::usage(format!(
+            "`{}` takes one image, and there are {}: {}",
+            path.display(),
+            bins.len(),
+            bins.join(", ")
+        ))
+        .help("choose one with `--bin`, or write a layout of all with `--output oci-dir:PATH`"));
+    }
     Ok(())
 }
 
