@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::ImageArgs;
 use crate::cli::values::FormatArg;
+use crate::layer::gzip::DEFAULT_LEVEL;
 use crate::platform::Architecture;
 
 use super::table::{AssetTable, FormatWord, Table, Words};
@@ -14,9 +15,6 @@ use super::{Asset, BinarySource, Format, ImageRequest};
 
 /// The base of images that name none: AWS's own for compiled functions.
 const DEFAULT_BASE: &str = "public.ecr.aws/lambda/provided:al2023";
-
-/// The level that is used when none is asked for; blocks that do not compress are stored whatever the level is.
-const DEFAULT_COMPRESSION_LEVEL: u32 = 1;
 
 /// What one layer of configuration says; what it leaves open is `None`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -130,7 +128,7 @@ impl Settings {
             env: self.env,
             entrypoint: self.entrypoint,
             working_directory: self.working_directory,
-            compression_level: self.compression_level.unwrap_or(DEFAULT_COMPRESSION_LEVEL),
+            compression_level: self.compression_level.unwrap_or(DEFAULT_LEVEL),
             format: self.format.unwrap_or(Format::Oci),
             allow_secrets: self.allow_secrets.unwrap_or_default(),
         }
@@ -230,7 +228,7 @@ mod tests {
     fn what_nobody_says_has_a_default() {
         let image = settled(Settings::default());
         assert_eq!(image.base, "public.ecr.aws/lambda/provided:al2023");
-        assert_eq!((image.compression_level, image.format, image.handler), (1, Format::Oci, None));
+        assert_eq!((image.compression_level, image.format, image.handler), (DEFAULT_LEVEL, Format::Oci, None));
     }
 
     #[test]
