@@ -129,7 +129,7 @@ fn settle(layer: &mut LayerSpec, base: &Tree) {
     layer.entries = entries.into_values().collect();
     for entry in &mut layer.entries {
         if let Content::Directory { mode } = &mut entry.content
-            && let Some(node) = base.at(&entry.path)
+            && let Some(node) = base.at(&entry.path).filter(|node| node.kind == EntryKind::Directory)
         {
             *mode = node.mode;
         }
@@ -184,6 +184,11 @@ fn check_against_base(entry: &Entry, name: &str, base: &Tree) -> Result<()> {
     let Some(node) = base.at(&entry.path) else { return Ok(()) };
     match (&entry.content, node.kind) {
         (Content::Directory { .. }, EntryKind::Symlink) => refuse_link(&entry.path, name, base),
+        (Content::Directory { .. }, kind) if kind != EntryKind::Directory => Err(Problem::usage(format!(
+            "`{name}` would replace the file `/{}` of the base image by a directory",
+            entry.path.display()
+        ))
+        .help("choose another destination")),
         (Content::File(_) | Content::Symlink(_), EntryKind::Directory) => Err(Problem::usage(format!(
             "`{name}` would replace the directory `/{}` of the base image by a file",
             entry.path.display()

@@ -2,6 +2,9 @@
 
 mod base;
 mod login;
+mod making;
 mod pipeline;
 mod pull;
+mod scanning;
+mod sources;
 mod support;
