@@ -8,3 +8,4 @@ mod pull;
 mod scanning;
 mod sources;
 mod support;
+mod walking;
