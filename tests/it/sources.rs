@@ -92,14 +92,22 @@ fn a_file_that_changes_while_it_is_read_is_an_error_that_names_it() {
 
 #[test]
 fn a_file_that_changed_since_it_was_listed_is_an_error_that_names_it() {
-    let changes: [(&str, fn(&Path), &str); 5] = [
-        ("grown", |path| fs::write(path, b"0123456789x").expect("grown"), "grew from 10 bytes since it was listed"),
-        ("shrunk", |path| fs::write(path, b"0").expect("shrunk"), "shrank from 10 to 1 bytes since it was listed"),
-        ("gone", |path| fs::remove_file(path).expect("removed"), "could not open"),
-        ("rewritten", rewrite, "changed since it was listed"),
+    let changes: [(&str, Change<'_>, &str); 5] = [
+        (
+            "grown",
+            &|path: &Path| fs::write(path, b"0123456789x").expect("grown"),
+            "grew from 10 bytes since it was listed",
+        ),
+        (
+            "shrunk",
+            &|path: &Path| fs::write(path, b"0").expect("shrunk"),
+            "shrank from 10 to 1 bytes since it was listed",
+        ),
+        ("gone", &|path: &Path| fs::remove_file(path).expect("removed"), "could not open"),
+        ("rewritten", &rewrite, "changed since it was listed"),
         (
             "a symlink now",
-            |path| {
+            &|path: &Path| {
                 fs::rename(path, path.with_extension("old")).expect("moved");
                 symlink(path.with_extension("old"), path).expect("linked");
             },
