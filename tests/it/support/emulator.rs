@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::tools::{PATIENCE, lambda_emulator, poll, succeed, tool};
+use super::tools::{PATIENCE, block_on, lambda_emulator, poll, succeed, tool};
 
 /// What Lambda lets a function have, as far as podman can say it.
 const SANDBOX: [&str; 10] = [
@@ -65,8 +65,11 @@ impl Podman {
 
     /// `podman pull` of an image in a layout; its id.
     pub fn pull(&self, layout: &Path, name: &str) -> String {
-        let reference = format!("oci:{}:{name}", layout.display());
-        succeed(self.command().args(["pull", "--quiet", &reference])).trim().to_owned()
+        // Podman names the image after the path it was told, and names have no upper case: so a short path.
+        let directory = layout.file_name().and_then(|name| name.to_str()).expect("a directory with a name");
+        let mut command = self.command();
+        command.args(["pull", "--quiet", &format!("oci:{directory}:{name}")]);
+        succeed(command.current_dir(layout.parent().expect("a directory around it"))).trim().to_owned()
     }
 
     /// What podman knows of an image.
@@ -139,8 +142,7 @@ impl<'a> Function<'a> {
     /// Sends an event; the function's answer.
     pub fn invoke(&self, event: &Value) -> Value {
         let url = format!("http://127.0.0.1:{}/2015-03-31/functions/function/invocations", self.port);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let answered = runtime.block_on(async {
+        let answered = block_on(async {
             let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("an HTTP client");
             client.post(url).json(event).send().await?.text().await
         });
