@@ -73,6 +73,12 @@ impl Records {
         serde_json::from_slice(value).ok()
     }
 
+    /// Whether there is something under `key`, without a look at whether it is whole.
+    #[must_use]
+    pub fn has(&self, kind: Kind, key: &str) -> bool {
+        self.path(kind, key).is_file()
+    }
+
     /// Writes or replaces a record; `key` may be any string.
     ///
     /// # Errors
