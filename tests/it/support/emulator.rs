@@ -4,8 +4,9 @@
 
 use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -101,7 +102,7 @@ pub struct Function<'a> {
     podman: &'a Podman,
     process: Child,
     port: u16,
-    log: std::path::PathBuf,
+    log: PathBuf,
 }
 
 impl<'a> Function<'a> {
@@ -164,8 +165,16 @@ impl Drop for Function<'_> {
     }
 }
 
-/// A port nobody listens on at this moment; the emulator cannot be told to choose one itself.
+/// A port nobody listens on; the emulator cannot be told to choose one itself.
+///
+/// It lies below those that the kernel gives to outgoing connections, and no other test of this process gets it, so
+/// that it is still free when the emulator wants it.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 16_384;
+    const COUNT: u16 = 16_384;
+    let ours = (std::process::id() % 1024) as u16 * 16;
+    let candidates = std::iter::repeat_with(|| FIRST + (ours + NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT);
+    let mut free = candidates.take(COUNT.into()).filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.next().expect("a free port")
 }
