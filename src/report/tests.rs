@@ -93,7 +93,13 @@ fn run<'a>(image: &'a ImageResult, path: &'a Path) -> Vec<Event<'a>> {
     let finished = |id, outcome| Event::TaskFinished { task: TaskId(id), outcome };
     vec![
         Event::BaseResolving { reference: "public.ecr.aws/lambda/provided:al2023" },
-        Event::BaseResolved { reference: "a:b", digest: Some(Digest::of(b"base")), platform: "linux/amd64" },
+        Event::BaseResolved {
+            package: "shop",
+            bin: "thumbnailer",
+            reference: "a:b",
+            digest: Some(Digest::of(b"base")),
+            platform: "linux/amd64",
+        },
         Event::LayersStarted { bin: "thumbnailer", count: 2 },
         started(0, TaskKind::Layer, "models", Some(600 << 20)),
         started(1, TaskKind::Layer, "thumbnailer", Some(1000)),
@@ -104,7 +110,7 @@ fn run<'a>(image: &'a ImageResult, path: &'a Path) -> Vec<Event<'a>> {
         Event::Detail { message: "glibc 2.34" },
         finished(1, TaskOutcome::Done),
         finished(0, TaskOutcome::Reused),
-        Event::Wrote { what: "oci-archive", path },
+        Event::Wrote { package: "shop", bin: "thumbnailer", what: "oci-archive", path },
         Event::ImageBuilt { image },
         Event::Finished { elapsed: Duration::from_millis(61_000) },
     ]
@@ -286,11 +292,16 @@ fn json_is_an_object_a_line_and_cargos_messages_as_they_are() {
     let (report, stdout, _) = report(Look { format: Format::Json, quiet: true, ..PLAIN });
     for event in [
         Event::CargoMessage { line: "{\"reason\":\"build-finished\", \"success\":true}\n" },
-        Event::BaseResolved { reference: "scratch", digest: None, platform: "linux/arm64" },
-        Event::LayerReady { package: "shop", bin: "thumbnailer", layer: &small.layers[0] },
+        Event::BaseResolved {
+            package: "shop",
+            bin: "thumbnailer",
+            reference: "scratch",
+            digest: None,
+            platform: "linux/arm64",
+        },
         Event::Warning { message: "a \"b\"", help: None },
         Event::ImageBuilt { image: &small },
-        Event::Wrote { what: "oci-archive", path: Path::new("out.tar") },
+        Event::Wrote { package: "shop", bin: "thumbnailer", what: "oci-archive", path: Path::new("out.tar") },
         Event::Detail { message: "not data" },
     ] {
         report.event(&event);
@@ -301,9 +312,9 @@ fn json_is_an_object_a_line_and_cargos_messages_as_they_are() {
                 \"uncompressed_size\":31457280,\"media_type\":\"application/vnd.oci.image.layer.v1.tar+gzip\",\"reused\":true}";
     let expected = [
         "{\"reason\":\"build-finished\", \"success\":true}".to_owned(),
-        "{\"reason\":\"base-resolved\",\"reference\":\"scratch\",\"digest\":null,\"platform\":\"linux/arm64\"}"
+        "{\"reason\":\"base-resolved\",\"package\":\"shop\",\"bin\":\"thumbnailer\",\"reference\":\"scratch\",\
+         \"digest\":null,\"platform\":\"linux/arm64\"}"
             .to_owned(),
-        format!("{{\"reason\":\"layer\",\"package\":\"shop\",\"bin\":\"thumbnailer\",{}", &base[1..]),
         "{\"reason\":\"warning\",\"message\":\"a \\\"b\\\"\",\"help\":null}".to_owned(),
         format!(
             "{{\"reason\":\"image-built\",\"schema\":1,\"package\":\"shop\",\"bin\":\"thumbnailer\",\
@@ -311,7 +322,7 @@ fn json_is_an_object_a_line_and_cargos_messages_as_they_are() {
              \"tags\":[],\"platform\":\"linux/amd64\",\"size\":576716800,\"uncompressed_size\":734003200,\
              \"layers\":[{base}],\"functions\":[]}}"
         ),
-        "{\"reason\":\"wrote\",\"what\":\"oci-archive\",\"path\":\"out.tar\"}".to_owned(),
+        "{\"reason\":\"wrote\",\"package\":\"shop\",\"bin\":\"thumbnailer\",\"what\":\"oci-archive\",\"path\":\"out.tar\"}".to_owned(),
         "{\"reason\":\"error\",\"message\":\"no\",\"causes\":[],\"help\":\"do\",\"code\":3}".to_owned(),
         "{\"reason\":\"finished\",\"success\":false}".to_owned(),
     ];
