@@ -173,6 +173,9 @@ impl<T> IoContext<T> for std::io::Result<T> {
                     .because(error)
                     .help("free some space, or move the target directory with `--target-dir`")
             }
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Problem::failed(message())
+                .because(error)
+                .help("check who owns it, and its permissions and those of the directories above: `namei -l PATH`"),
             Err(error) => Problem::failed(message()).because(error),
         })
     }
