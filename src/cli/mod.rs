@@ -6,6 +6,8 @@
 pub mod check;
 pub mod values;
 
+#![allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags, reason = "field comments are the help's text, not Markdown")]
+
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 

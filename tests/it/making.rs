@@ -193,7 +193,7 @@ fn two_builds_at_once_agree() {
     });
     assert!(made.iter().all(|descriptor| *descriptor == made[0]), "{made:?}");
     assert_eq!(place.files("layout").len(), 1);
-    assert_eq!(place.files("tmp"), [PathBuf::new(); 0]);
+    assert!(place.files("tmp").is_empty());
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn an_interrupted_build_leaves_nothing_under_a_final_name() {
     assert!(ear.stop.set(session.clone()).is_ok());
     // A hole of more bytes than could be read in this test's time.
     File::create(place.directory.path().join("a/large")).and_then(|file| file.set_len(1 << 40)).expect("a sparse file");
-    let specs = layers_of(&asset(place.directory.path(), "a")).expect("a plan");
+    let specs = layers_of(&asset(place.directory.path(), "a/large")).expect("a plan");
     let store = Store::open(&place.root(), &session).expect("a store");
     let problem = Pipeline::new(1, 0).make(&specs, &store, &session, Reuse::Records).expect_err("interrupted");
     assert_eq!(problem.exit(), Exit::Interrupted, "{problem}");
@@ -245,7 +245,8 @@ fn a_failing_sink_ends_its_layer_with_its_error_and_no_other() {
             let pipeline = Pipeline::new(3, 0);
             let session = Session::silent();
             let one = |index: usize| {
-                let room = if index % 2 == 0 { after } else { usize::MAX };
+                let fails = index.is_multiple_of(2);
+                let room = if fails { after } else { usize::MAX };
                 let task = session.task(TaskKind::Layer, "test", None);
                 let produce = |sink: &mut cargo_lambda_image::layer::BlockWriter<'_>| -> Result<()> {
                     for _ in 0..30 {
@@ -257,9 +258,9 @@ fn a_failing_sink_ends_its_layer_with_its_error_and_no_other() {
                 };
                 let result = pipeline.run(Failing(room), &task, &session, produce);
                 match result {
-                    Ok((_, _, size)) => assert_eq!((index % 2, size), (1, 30 << 20)),
+                    Ok((_, _, size)) => assert_eq!((fails, size), (false, 30 << 20)),
                     Err(problem) => {
-                        assert_eq!((index % 2, problem.causes()), (0, vec!["the sink is full".to_owned()]), "{after}");
+                        assert_eq!((fails, problem.causes()), (true, vec!["the sink is full".to_owned()]), "{after}");
                     }
                 }
             };

@@ -44,6 +44,9 @@ fn entry(path: &Path, follow: bool) -> Entry {
 
 fn nothing() {}
 
+/// What happens to a file at a path.
+type Change<'a> = &'a dyn Fn(&Path);
+
 /// Gives a file other content of the same size and its old modification time: only the kernel's own stamp tells.
 fn rewrite(path: &Path) {
     let modified = fs::metadata(path).expect("there").modified().expect("a time");
@@ -63,14 +66,14 @@ fn a_file_that_changes_while_it_is_read_is_an_error_that_names_it() {
         fs::write(path.with_extension("new"), b"0123456789").expect("written");
         fs::rename(path.with_extension("new"), path).expect("renamed over");
     };
-    let change: [(&str, &dyn Fn(&Path), &str); 5] = [
+    let changes: [(&str, Change<'_>, &str); 5] = [
         ("grow", &append, "grew from 10 bytes while it was read"),
         ("shrink", &shrink, "shrank from 10 to 4 bytes while it was read"),
         ("vanish", &remove, "while it was read"),
         ("replaced", &replace, "while it was read"),
         ("rewritten", &rewrite, "changed while it was read"),
     ];
-    for (name, change, expected) in change {
+    for (name, change, expected) in changes {
         for early in [true, false] {
             let directory = tempfile::tempdir().expect("a temporary directory");
             let path = directory.path().join(name);
@@ -89,21 +92,29 @@ fn a_file_that_changes_while_it_is_read_is_an_error_that_names_it() {
 
 #[test]
 fn a_file_that_changed_since_it_was_listed_is_an_error_that_names_it() {
-    let change: [(&str, fn(&Path), &str); 5] = [
-        ("grown", |path| fs::write(path, b"0123456789x").expect("grown"), "grew from 10 bytes since it was listed"),
-        ("shrunk", |path| fs::write(path, b"0").expect("shrunk"), "shrank from 10 to 1 bytes since it was listed"),
-        ("gone", |path| fs::remove_file(path).expect("removed"), "could not open"),
-        ("rewritten", rewrite, "changed since it was listed"),
+    let changes: [(&str, Change<'_>, &str); 5] = [
+        (
+            "grown",
+            &|path: &Path| fs::write(path, b"0123456789x").expect("grown"),
+            "grew from 10 bytes since it was listed",
+        ),
+        (
+            "shrunk",
+            &|path: &Path| fs::write(path, b"0").expect("shrunk"),
+            "shrank from 10 to 1 bytes since it was listed",
+        ),
+        ("gone", &|path: &Path| fs::remove_file(path).expect("removed"), "could not open"),
+        ("rewritten", &rewrite, "changed since it was listed"),
         (
             "a symlink now",
-            |path| {
+            &|path: &Path| {
                 fs::rename(path, path.with_extension("old")).expect("moved");
                 symlink(path.with_extension("old"), path).expect("linked");
             },
             "could not open",
         ),
     ];
-    for (name, change, expected) in change {
+    for (name, change, expected) in changes {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join(name);
         fs::write(&path, b"0123456789").expect("written");
