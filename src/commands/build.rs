@@ -25,7 +25,7 @@ use crate::layer::facts::LayerFacts;
 use crate::layer::make::Reuse;
 use crate::layer::plan::{self, LayerSpec, Pack};
 use crate::layer::tree::Tree;
-use crate::layer::walk::{self, Asset};
+use crate::layer::walk;
 use crate::layer::{Layer, Origin, Pipeline, tarball};
 use crate::platform::Architecture;
 use crate::problem::{IoContext as _, Problem, Result};
@@ -208,19 +208,10 @@ fn facts(layers: &[Layer], store: &Store) -> Vec<LayerFacts> {
 fn packs(image: &ImageRequest, binary: Option<&Path>, placement: &Placement) -> Result<Vec<Pack>> {
     let mut packs = Vec::new();
     for asset in &image.assets {
-        let mut allow_secrets = image.allow_secrets.clone();
-        allow_secrets.extend(asset.allow_secrets.iter().cloned());
-        let entries = walk::walk(&Asset {
-            name: asset.name.clone(),
-            shown: asset.shown.clone(),
-            directory: asset.directory.clone(),
-            path: asset.path.clone(),
-            to: asset.to.clone(),
-            exclude: asset.exclude.clone(),
-            follow_symlinks: asset.follow_symlinks,
-            allow_secrets,
-        })?;
-        packs.push(Pack { name: asset.name.clone(), origin: Origin::Asset, entries });
+        let mut asset = asset.clone();
+        asset.allow_secrets.extend_from_slice(&image.allow_secrets);
+        let entries = walk::walk(&asset)?;
+        packs.push(Pack { name: asset.name, origin: Origin::Asset, entries });
     }
     if let (Some(binary), Some(place)) = (binary, &placement.binary_path) {
         let metadata =

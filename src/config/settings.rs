@@ -11,7 +11,7 @@ use crate::layer::gzip::DEFAULT_LEVEL;
 use crate::platform::Architecture;
 
 use super::table::{AssetTable, FormatWord, Table, Words};
-use super::{AssetRequest, BinarySource, Format, ImageRequest};
+use super::{Asset, BinarySource, Format, ImageRequest};
 
 /// The base of images that name none: AWS's own for compiled functions.
 const DEFAULT_BASE: &str = "public.ecr.aws/lambda/provided:al2023";
@@ -21,7 +21,7 @@ const DEFAULT_BASE: &str = "public.ecr.aws/lambda/provided:al2023";
 pub(super) struct Settings {
     /// The base and the directory its relative path starts from.
     base: Option<(String, PathBuf)>,
-    assets: Option<Vec<AssetRequest>>,
+    assets: Option<Vec<Asset>>,
     handler: Option<String>,
     env: BTreeMap<String, String>,
     entrypoint: Option<Vec<String>>,
@@ -135,8 +135,8 @@ impl Settings {
     }
 }
 
-fn of_asset_table(asset: &AssetTable, directory: &Path) -> AssetRequest {
-    AssetRequest {
+fn of_asset_table(asset: &AssetTable, directory: &Path) -> Asset {
+    Asset {
         name: asset.name.clone().unwrap_or_else(|| asset_name(&asset.path, directory)),
         shown: asset.path.clone(),
         directory: directory.to_owned(),
