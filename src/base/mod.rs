@@ -1,6 +1,6 @@
 //! Brings a base image in: finds it, checks it, and puts its layers into the store.
 //!
-//! - [`reference`]: what the user may write;
+//! - [`mod@reference`]: what the user may write;
 //! - `document`: manifests, indexes and configs, strictly read;
 //! - `remote`: images of registries;
 //! - `local`: layouts and archives, `docker`: what `docker save` writes;
