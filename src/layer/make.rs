@@ -21,7 +21,7 @@ use super::{Layer, Origin, Pipeline, elf, facts, tarball};
 use crate::event::{Session, Task, TaskKind, TaskOutcome};
 use crate::oci::{Descriptor, DiffId, Digest, HashingWriter, media_type};
 use crate::problem::{Problem, Result};
-use crate::store::{Kind, Store};
+use crate::store::{BlobWriter, Kind, Store};
 
 /// How records are used while making layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +54,7 @@ impl Pipeline {
     /// The first failure of any layer; the others stop.
     pub fn make(&self, specs: &[LayerSpec], store: &Store, session: &Session, reuse: Reuse) -> Result<Vec<Layer>> {
         // Before the files are stat'ed again while packing, and before any of them can change unseen.
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let listed_at = i64::try_from(now).unwrap_or(i64::MAX);
+        let listed_at = now();
         let mut order: Vec<_> = (0..specs.len()).collect();
         order.sort_by_key(|index| std::cmp::Reverse(specs[*index].entries.iter().map(Entry::size).sum::<u64>()));
         let next = AtomicUsize::new(0);
@@ -107,18 +106,60 @@ impl Pipeline {
             }
         }
         let task = session.task(TaskKind::Layer, &spec.name, Some(tar_size));
+        let layer = self.pack(spec, store.writer()?, BlobWriter::finish, &task, store, session, listed_at)?;
+        task.finish(TaskOutcome::Done);
+        Ok(layer)
+    }
+
+    /// Makes a layer into `sink` instead of the store, the same bytes each time, and remembers what it is. `finish` tells
+    /// digest and size of what went into the sink; the layer's blob is where it would lie in the store.
+    ///
+    /// # Errors
+    /// When a file cannot be read or changes meanwhile, or what the sink fails with.
+    pub fn make_into<W: Write + Send>(
+        &self,
+        spec: &LayerSpec,
+        sink: W,
+        finish: impl FnOnce(W) -> Result<(Digest, u64)>,
+        store: &Store,
+        session: &Session,
+    ) -> Result<Layer> {
+        // Whoever takes the bytes tells how far they are.
+        let task = Session::silent().task(TaskKind::Layer, &spec.name, None);
+        self.pack(spec, sink, finish, &task, store, session, now())
+    }
+
+    /// What the records say a layer will be, whether or not its bytes are anywhere. Nothing is read but the records.
+    #[must_use]
+    pub fn recall(&self, spec: &LayerSpec, store: &Store) -> Option<Layer> {
+        let fingerprint = entries::fingerprint(&spec.entries, &format!("format {FORMAT_VERSION}"));
+        let tar = store.records().get::<TarRecord>(Kind::Fingerprint, &fingerprint)?;
+        let blob = store.records().get::<BlobRecord>(Kind::Layer, &self.blob_key(tar.diff_id))?;
+        Some(layer(spec.name.clone(), spec.origin, store, tar.diff_id, &blob, true))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the common part of two ways to make one layer")]
+    fn pack<W: Write + Send>(
+        &self,
+        spec: &LayerSpec,
+        sink: W,
+        finish: impl FnOnce(W) -> Result<(Digest, u64)>,
+        task: &Task,
+        store: &Store,
+        session: &Session,
+        listed_at: i64,
+    ) -> Result<Layer> {
         let context = |problem: Problem| problem.context(format!("could not pack layer `{}`", spec.name));
         let produce = |sink: &mut super::BlockWriter<'_>| tarball::write(&spec.entries, sink);
-        let (writer, diff_id, uncompressed_size) =
-            self.run(store.writer()?, &task, session, produce).map_err(context)?;
-        let (digest, size) = writer.finish()?;
+        let (sink, diff_id, uncompressed_size) = self.run(sink, task, session, produce).map_err(context)?;
+        let (digest, size) = finish(sink)?;
         let facts = facts_of(spec, uncompressed_size);
         let blob = BlobRecord { digest, size, uncompressed_size };
         self.remember_blob(store, diff_id, &blob, &facts)?;
         let tar = TarRecord { diff_id, uncompressed_size };
+        let fingerprint = entries::fingerprint(&spec.entries, &format!("format {FORMAT_VERSION}"));
         remember_tar(spec, store, &fingerprint, &tar, listed_at)?;
         store.records().put(Kind::Fingerprint, &last_key(spec), &tar)?;
-        task.finish(TaskOutcome::Done);
         Ok(layer(spec.name.clone(), spec.origin, store, diff_id, &blob, false))
     }
 
@@ -190,6 +231,12 @@ impl Pipeline {
     fn blob_key(&self, diff_id: DiffId) -> String {
         format!("{diff_id} format {FORMAT_VERSION} level {}", self.level())
     }
+}
+
+/// Seconds since 1970.
+fn now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    i64::try_from(now).unwrap_or(i64::MAX)
 }
 
 fn layer(name: String, origin: Origin, store: &Store, diff_id: DiffId, blob: &BlobRecord, reused: bool) -> Layer {
