@@ -98,7 +98,8 @@ impl Pipeline {
             if let Some(layer) = known.and_then(|tar| self.stored(spec, store, &tar)) {
                 return Ok(layer);
             }
-            if let Some(tar) = self.hash_if_promising(spec, tar_size, store, session)? {
+            let is_there = |last: &TarRecord| self.stored(spec, store, last).is_some();
+            if let Some(tar) = hash_if_promising(spec, store, session, is_there)? {
                 remember_tar(spec, store, &fingerprint, &tar, listed_at)?;
                 if let Some(layer) = self.stored(spec, store, &tar) {
                     return Ok(layer);
@@ -129,13 +130,25 @@ impl Pipeline {
         self.pack(spec, sink, finish, &task, store, session, now())
     }
 
-    /// What the records say a layer will be, whether or not its bytes are anywhere. Nothing is read but the records.
-    #[must_use]
-    pub fn recall(&self, spec: &LayerSpec, store: &Store) -> Option<Layer> {
+    /// What the records say a layer will be, whether or not its bytes are anywhere. Its tar is hashed at most, and only
+    /// if it is likely that nothing but time stamps changed.
+    ///
+    /// # Errors
+    /// When a file that is hashed cannot be read or changes meanwhile.
+    pub fn recall(&self, spec: &LayerSpec, store: &Store, session: &Session) -> Result<Option<Layer>> {
+        let listed_at = now();
+        let of = |tar: &TarRecord| {
+            let blob = store.records().get::<BlobRecord>(Kind::Layer, &self.blob_key(tar.diff_id))?;
+            Some(layer(spec.name.clone(), spec.origin, store, tar.diff_id, &blob, true))
+        };
         let fingerprint = entries::fingerprint(&spec.entries, &format!("format {FORMAT_VERSION}"));
-        let tar = store.records().get::<TarRecord>(Kind::Fingerprint, &fingerprint)?;
-        let blob = store.records().get::<BlobRecord>(Kind::Layer, &self.blob_key(tar.diff_id))?;
-        Some(layer(spec.name.clone(), spec.origin, store, tar.diff_id, &blob, true))
+        let known = store.records().get::<TarRecord>(Kind::Fingerprint, &fingerprint);
+        if let Some(layer) = known.as_ref().and_then(of) {
+            return Ok(Some(layer));
+        }
+        let Some(tar) = hash_if_promising(spec, store, session, |last| of(last).is_some())? else { return Ok(None) };
+        remember_tar(spec, store, &fingerprint, &tar, listed_at)?;
+        Ok(of(&tar))
     }
 
     #[expect(clippy::too_many_arguments, reason = "the common part of two ways to make one layer")]
@@ -168,29 +181,6 @@ impl Pipeline {
         let blob = store.records().get::<BlobRecord>(Kind::Layer, &self.blob_key(tar.diff_id))?;
         let layer = layer(spec.name.clone(), spec.origin, store, tar.diff_id, &blob, true);
         store.contains(&layer.descriptor).then_some(layer)
-    }
-
-    /// Hashes the tar without compressing it, if what was last packed under this name had the same size and is still
-    /// there: most likely only time stamps changed, as after a fresh checkout.
-    fn hash_if_promising(
-        &self,
-        spec: &LayerSpec,
-        tar_size: u64,
-        store: &Store,
-        session: &Session,
-    ) -> Result<Option<TarRecord>> {
-        let last = store.records().get::<TarRecord>(Kind::Fingerprint, &last_key(spec));
-        let promising = last.filter(|last| last.uncompressed_size == tar_size);
-        if promising.and_then(|last| self.stored(spec, store, &last)).is_none() {
-            return Ok(None);
-        }
-        let task = session.task(TaskKind::Hash, &spec.name, Some(tar_size));
-        let mut sink = TarHasher { inner: HashingWriter::new(io::sink()), task: &task, session };
-        tarball::write(&spec.entries, &mut sink)
-            .map_err(|problem| problem.context(format!("could not hash layer `{}`", spec.name)))?;
-        let (_, digest, uncompressed_size) = sink.inner.finish();
-        task.finish(TaskOutcome::Done);
-        Ok(Some(TarRecord { diff_id: DiffId(digest), uncompressed_size }))
     }
 
     /// Compresses an existing tar (a base's uncompressed layer) into the store and records its facts.
@@ -243,6 +233,28 @@ fn layer(name: String, origin: Origin, store: &Store, diff_id: DiffId, blob: &Bl
     let BlobRecord { digest, size, uncompressed_size } = *blob;
     let descriptor = Descriptor { media_type: media_type::OCI_LAYER_GZIP.to_owned(), digest, size };
     Layer { name, origin, descriptor, diff_id, uncompressed_size, reused, blob: store.blob_path(&digest) }
+}
+
+/// Hashes the tar without compressing it, if what was last packed under this name had the same size and is `known`
+/// still: most likely only time stamps changed, as after a fresh checkout.
+fn hash_if_promising(
+    spec: &LayerSpec,
+    store: &Store,
+    session: &Session,
+    known: impl Fn(&TarRecord) -> bool,
+) -> Result<Option<TarRecord>> {
+    let tar_size = tarball::size(&spec.entries);
+    let last = store.records().get::<TarRecord>(Kind::Fingerprint, &last_key(spec));
+    if !last.is_some_and(|last| last.uncompressed_size == tar_size && known(&last)) {
+        return Ok(None);
+    }
+    let task = session.task(TaskKind::Hash, &spec.name, Some(tar_size));
+    let mut sink = TarHasher { inner: HashingWriter::new(io::sink()), task: &task, session };
+    tarball::write(&spec.entries, &mut sink)
+        .map_err(|problem| problem.context(format!("could not hash layer `{}`", spec.name)))?;
+    let (_, digest, uncompressed_size) = sink.inner.finish();
+    task.finish(TaskOutcome::Done);
+    Ok(Some(TarRecord { diff_id: DiffId(digest), uncompressed_size }))
 }
 
 /// Remembers a tar by its fingerprint, unless its files are too fresh for their time stamps to be trusted.

@@ -289,7 +289,12 @@ mod tests {
         let error = answer(404, None, body);
         assert_eq!(
             error.kind,
-            ErrorKind::Refused(Refusal { status: 404, codes: vec!["MANIFEST_UNKNOWN".into()], retry_after: None, is_expired_login: false })
+            ErrorKind::Refused(Refusal {
+                status: 404,
+                codes: vec!["MANIFEST_UNKNOWN".into()],
+                retry_after: None,
+                is_expired_login: false
+            })
         );
         assert_eq!(
             error.problem.message(),

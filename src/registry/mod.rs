@@ -25,7 +25,7 @@ use self::origin::Origin;
 use self::transport::Transport;
 use crate::event::Session;
 
-pub use transport::Patience;
+pub use transport::{Patience, Retries};
 
 /// A client for one registry. It keeps connections and tokens, so it is made once and shared.
 #[derive(Debug)]

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::Client;
 use super::auth::Scope;
 use super::error::{Error, ErrorKind};
+use super::origin::redacted;
 use super::transport::{Body, Call};
 use crate::oci::{Descriptor, Digest, media_type};
 use crate::problem::Problem;
@@ -165,14 +166,14 @@ impl Client {
         let url = self.transport.origin.endpoint(&format!("{repository}/blobs/{}", descriptor.digest));
         let mut call = Call { headers: identity(), ..Call::new(Method::GET, url, Scope::pull(repository)) };
         let mut received = Received { hasher: Sha256::new(), bytes: 0 };
-        let mut retries = self.transport.retries(&call.url);
+        let mut retries = self.transport.retries(redacted(&call.url));
         let mut good_mark = GOOD_PROGRESS;
         loop {
             match self.read_on(&mut call, descriptor, &mut received, pieces).await {
                 Ok(()) => break,
                 Err(error) if error.kind == ErrorKind::Cut => {
                     if received.bytes >= good_mark {
-                        retries = self.transport.retries(&call.url);
+                        retries = self.transport.retries(redacted(&call.url));
                         good_mark = received.bytes + GOOD_PROGRESS;
                     }
                     retries.wait(error).await?;

@@ -12,7 +12,7 @@ use super::auth::Scope;
 use super::error::{Error, ErrorKind};
 use super::origin::redacted;
 use super::pull::{Selector, content_digest, manifest_headers};
-use super::transport::Call;
+use super::transport::{Call, Retries};
 use crate::oci::{Descriptor, Digest};
 use crate::problem::Problem;
 
@@ -121,7 +121,7 @@ impl Client {
         let mut call = Call { body: bytes.clone(), ..Call::new(Method::PUT, url, Scope::push(repository)) };
         let content_type = HeaderValue::from_str(media_type);
         call.headers.insert(CONTENT_TYPE, content_type.map_err(|_| Problem::failed("a media type is malformed"))?);
-        let mut retries = self.transport.retries(&call.url);
+        let mut retries = self.transport.retries(redacted(&call.url));
         loop {
             let error = match self.transport.send_once(&call).await {
                 Ok(response) => return confirm(content_digest(response.headers())?, &digest, &redacted(&call.url)),
@@ -137,6 +137,12 @@ impl Client {
                 return Ok(());
             }
         }
+    }
+
+    /// A bounded series of tries of `what`, for callers who know better than the wire that another makes sense.
+    #[must_use]
+    pub fn attempts(&self, what: &str) -> Retries<'_> {
+        self.transport.retries(what.to_owned())
     }
 
     /// Changes whenever the registry asks for fewer requests.

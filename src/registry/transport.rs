@@ -170,7 +170,7 @@ impl Transport {
     /// # Errors
     /// The last failure.
     pub(super) async fn send(&self, call: &Call) -> Result<Response, Error> {
-        let mut retries = self.retries(&call.url);
+        let mut retries = self.retries(redacted(&call.url));
         loop {
             match self.send_once(call).await {
                 Ok(response) => return Ok(response),
@@ -184,7 +184,7 @@ impl Transport {
     /// # Errors
     /// The last failure.
     pub(super) async fn fetch(&self, call: &Call, cap: u64) -> Result<(HeaderMap, Bytes), Error> {
-        let mut retries = self.retries(&call.url);
+        let mut retries = self.retries(redacted(&call.url));
         loop {
             let attempt = async {
                 let response = self.send_once(call).await?;
@@ -199,15 +199,15 @@ impl Transport {
         }
     }
 
-    /// A fresh series of tries of whatever `url` stands for.
-    pub(super) fn retries(&self, url: &Url) -> Retries<'_> {
+    /// A fresh series of tries of `what`.
+    pub(super) fn retries(&self, what: String) -> Retries<'_> {
         let patience = &self.http.patience;
         let delays = ExponentialBuilder::default()
             .with_min_delay(patience.first_delay)
             .with_max_delay(patience.max_delay)
             .with_max_times(patience.tries.saturating_sub(1))
             .build();
-        Retries { http: &self.http, what: redacted(url), delays, failures: 0 }
+        Retries { http: &self.http, what, delays, failures: 0 }
     }
 
     /// One try, with one more when the registry wants to know who we are.
@@ -332,7 +332,8 @@ fn jittered(delay: Duration) -> Duration {
 }
 
 /// A bounded series of tries.
-pub(super) struct Retries<'a> {
+#[derive(Debug)]
+pub struct Retries<'a> {
     http: &'a Http,
     what: String,
     delays: ExponentialBackoff,
@@ -352,7 +353,7 @@ impl Retries<'_> {
     ///
     /// # Errors
     /// `error` itself when that was the last try.
-    pub(super) async fn back_off(&mut self, error: Error) -> Result<(), Error> {
+    pub async fn back_off(&mut self, error: Error) -> Result<(), Error> {
         self.failures += 1;
         if error.is_throttling() {
             self.http.throttled.send_modify(|times| *times += 1);

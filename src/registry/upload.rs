@@ -81,7 +81,7 @@ impl Client {
         if known.as_ref().is_some_and(|known| known.size == 0) {
             return Err(empty().into());
         }
-        let mut retries = self.transport.retries(&self.uploads(upload.repository));
+        let mut retries = self.transport.retries(redacted(&self.uploads(upload.repository)));
         let (mut renewals, mut wrong_digests) = (0, 0);
         let mut session = upload.session.take();
         loop {
@@ -144,7 +144,9 @@ impl Client {
         };
         match close.await {
             Ok(_) => Ok(made),
-            Err(error) => Err(Failure { session: worth_ending(&error).then_some(Session { url }), error, renewed: false }),
+            Err(error) => {
+                Err(Failure { session: worth_ending(&error).then_some(Session { url }), error, renewed: false })
+            }
         }
     }
 
@@ -321,11 +323,10 @@ fn check(made: &Made, expected: Option<&Descriptor>) -> Result<(), Problem> {
         Some(expected) if made.size != expected.size => {
             Err(changed(expected.size, if made.size < expected.size { "fewer" } else { "more" }))
         }
-        Some(expected) if made.digest != expected.digest => Err(Problem::failed(format!(
-            "a blob was to be {} and its bytes are {}",
-            expected.digest, made.digest
-        ))
-        .help("its source changed while it was pushed; run the command again")),
+        Some(expected) if made.digest != expected.digest => {
+            Err(Problem::failed(format!("a blob was to be {} and its bytes are {}", expected.digest, made.digest))
+                .help("its source changed while it was pushed; run the command again"))
+        }
         _ => Ok(()),
     }
 }
