@@ -227,7 +227,6 @@ fn missing(cargo: &std::path::Path, error: io::Error) -> Problem {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
     use std::sync::{Arc, Mutex};
 
     use tempfile::TempDir;
@@ -235,15 +234,14 @@ mod tests {
     use super::*;
     use crate::event::Reporter;
 
-    /// A stand-in for cargo that runs `script`.
+    /// A stand-in for cargo that runs `script`: a shell, for which the subcommand is the script's file. A script made
+    /// executable could not be run while another test forks with it open for writing.
     fn fake_cargo(script: &str) -> (TempDir, CompileRequest) {
         let directory = TempDir::new().expect("a temporary directory");
-        let cargo = directory.path().join("cargo");
-        fs::write(&cargo, format!("#!/bin/sh\n{script}\n")).expect("the script can be written");
-        fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).expect("the script can be executed");
+        fs::write(directory.path().join("lambda"), script).expect("the script can be written");
         let binary = |bin: &str| ExpectedBinary { package_id: "id#a".into(), package: "a".into(), bin: bin.into() };
         let request = CompileRequest {
-            cargo,
+            cargo: "/bin/sh".into(),
             subcommand: vec!["lambda".into(), "build".into()],
             arguments: vec!["--release".into()],
             directory: directory.path().into(),
@@ -297,7 +295,7 @@ mod tests {
         request.expected.clear();
         build(&request, &Session::silent()).expect("success");
         let arguments = fs::read_to_string(directory.path().join("arguments")).expect("cargo ran in the directory");
-        assert_eq!(arguments, "lambda build --message-format=json-render-diagnostics --release\n");
+        assert_eq!(arguments, "build --message-format=json-render-diagnostics --release\n");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use cargo_lambda_image::cli::{self, Command};
 use cargo_lambda_image::commands;
-use cargo_lambda_image::config::{self, Color, Environment, Verbosity};
+use cargo_lambda_image::config::{self, Color, Environment, Progress, Verbosity};
 use cargo_lambda_image::event::Session;
 use cargo_lambda_image::problem::{Exit, IoContext as _, Problem, Result};
 use cargo_lambda_image::report::{Format, Report, Settings, When};
@@ -42,13 +42,18 @@ fn prepare() -> Result<(Command, Environment, Settings), Ending> {
         format: if talk.json { Format::Json } else { Format::Human },
         quiet: talk.verbosity == Verbosity::Quiet,
         verbose: talk.verbosity > Verbosity::Normal,
+        requests: talk.verbosity > Verbosity::Verbose(1),
         color: match talk.color {
             Color::Auto => When::Auto,
             Color::Always => When::Always,
             Color::Never => When::Never,
         },
-        progress: if talk.progress { When::Auto } else { When::Never },
-        progress_columns: None,
+        progress: match talk.progress {
+            Progress::Auto => When::Auto,
+            Progress::Always => When::Always,
+            Progress::Never => When::Never,
+        },
+        progress_columns: talk.progress_columns,
     };
     Ok((cli.command, environment, settings))
 }

@@ -166,9 +166,13 @@ impl<T> IoContext<T> for std::io::Result<T> {
     fn or_failed(self, message: impl FnOnce() -> String) -> Result<T> {
         self.map_err(|error| match error.downcast::<Problem>() {
             Ok(problem) => problem,
-            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => Problem::failed(message())
-                .because(error)
-                .help("free some space, or move the target directory with `--target-dir`"),
+            Err(error)
+                if matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) =>
+            {
+                Problem::failed(message())
+                    .because(error)
+                    .help("free some space, or move the target directory with `--target-dir`")
+            }
             Err(error) => Problem::failed(message()).because(error),
         })
     }

@@ -12,7 +12,8 @@ fail() {
 
 # AWS publishes the Runtime Interface Emulator inside the wheel of its SAM command line.
 wheel=aws-sam-cli==1.170.0
-tools=${CARGO_TARGET_DIR:-target}/tools
+target=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+tools=$target/tools
 emulators=(aws-lambda-rie-x86_64 aws-lambda-rie-arm64)
 
 emulators_present() {

@@ -3,6 +3,12 @@
 //! Nothing is decided here. Defaults, the environment and metadata are `config`'s; this room only says what was typed
 //! and refuses what contradicts itself on the command line.
 
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    rustdoc::invalid_html_tags,
+    reason = "field comments are the help's text, not Markdown"
+)]
+
 pub mod check;
 pub mod values;
 
@@ -59,7 +65,7 @@ Examples:
   cargo lambda-image build --asset models/ --asset data/words.sqlite3:words.sqlite3
   cargo lambda-image build --arm64 --cargo-build zigbuild
   cargo lambda-image build -p api --bin resize --output docker-archive:resize.tar
-  cargo lambda-image build --no-binary --base public.ecr.aws/lambda/nodejs:22 --asset dist:. --handler app.get";
+  cargo lambda-image build --no-binary --base public.ecr.aws/lambda/nodejs:22 --asset dist:.";
 
 /// A parser of strings that obey a rule.
 fn checked(rule: fn(&str) -> Result<(), String>) -> impl Fn(&str) -> Result<String, String> + Clone {
@@ -69,6 +75,10 @@ fn checked(rule: fn(&str) -> Result<(), String>) -> impl Fn(&str) -> Result<Stri
 /// What `build` can be told.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct BuildArgs {
+    // First, since the heading of a group holds for all that follows and these have none.
+    /// How much is said, and how.
+    #[command(flatten)]
+    pub talk: TalkArgs,
     /// What Cargo selects by.
     #[command(flatten)]
     pub selection: SelectionArgs,
@@ -81,9 +91,6 @@ pub struct BuildArgs {
     /// What Cargo may change and reach.
     #[command(flatten)]
     pub manifest: ManifestArgs,
-    /// How much is said, and how.
-    #[command(flatten)]
-    pub talk: TalkArgs,
 }
 
 /// Which binaries become images.
@@ -269,7 +276,7 @@ pub struct TalkArgs {
     #[arg(short, long, conflicts_with = "verbose")]
     pub quiet: bool,
 
-    /// Coloring
+    /// When to color
     #[arg(long, value_name = "WHEN")]
     pub color: Option<ColorArg>,
 

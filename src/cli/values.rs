@@ -141,9 +141,9 @@ impl FromStr for JobsArg {
 /// A family of media types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum FormatArg {
-    /// OCI's.
+    /// OCI's types, throughout.
     Oci,
-    /// Docker's.
+    /// Docker's types, throughout.
     Docker,
 }
 
@@ -152,9 +152,9 @@ pub enum FormatArg {
 pub enum ColorArg {
     /// On a terminal that wants it.
     Auto,
-    /// Always.
+    /// Whatever the stream is.
     Always,
-    /// Never.
+    /// Whatever the terminal is.
     Never,
 }
 
@@ -201,6 +201,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn an_asset_survives_being_put_together_and_split(path in "[^:]{1,20}", to in proptest::option::of("[^:]{1,20}")) {
             let text = to.as_ref().map_or_else(|| path.clone(), |to| format!("{path}:{to}"));
@@ -225,9 +227,12 @@ mod tests {
     #[test]
     fn an_entry_point_is_one_word_unless_it_is_an_array() {
         let words = |words: &[&str]| Ok(EntrypointArg(words.iter().map(ToString::to_string).collect()));
-        for (text, expected) in
-            [("/bin/a b", words(&["/bin/a b"])), (r#"["/bin/a", "b"]"#, words(&["/bin/a", "b"])), ("[]", words(&[]))]
-        {
+        for (text, expected) in [
+            ("/bin/a b", words(&["/bin/a b"])),
+            (r#"["/bin/a", "b"]"#, words(&["/bin/a", "b"])),
+            ("[]", Err("must have at least one word".to_owned())),
+            ("", Err("must not be empty".to_owned())),
+        ] {
             assert_eq!(text.parse::<EntrypointArg>(), expected, "{text}");
         }
         for bad in ["[", "[1]", r#"["a"] b"#] {

@@ -25,7 +25,7 @@ use crate::layer::facts::LayerFacts;
 use crate::layer::make::Reuse;
 use crate::layer::plan::{self, LayerSpec, Pack};
 use crate::layer::tree::Tree;
-use crate::layer::walk::{self, Asset};
+use crate::layer::walk;
 use crate::layer::{Layer, Origin, Pipeline, tarball};
 use crate::platform::Architecture;
 use crate::problem::{IoContext as _, Problem, Result};
@@ -37,9 +37,7 @@ use crate::store::{Kind, Store};
 /// Whatever stops it; images already complete stay as they are.
 pub async fn run(request: BuildRequest, session: &Session) -> Result<()> {
     let started = Instant::now();
-    for image in &request.images {
-        BaseReference::parse(&image.base, &image.base_directory)?;
-    }
+    refuse_early(&request)?;
     let binaries = binaries(&request, session).await?;
     let store = {
         let (root, session) = (request.store.clone(), session.clone());
@@ -63,6 +61,26 @@ pub async fn run(request: BuildRequest, session: &Session) -> Result<()> {
         session.emit(&Event::Detail { message: &format!("old blobs were not removed: {problem}") });
     }
     session.emit(&Event::Finished { elapsed: started.elapsed() });
+    Ok(())
+}
+
+/// What is wrong whatever is compiled.
+fn refuse_early(request: &BuildRequest) -> Result<()> {
+    for image in &request.images {
+        BaseReference::parse(&image.base, &image.base_directory)?;
+    }
+    if let Output::OciArchive(path) | Output::DockerArchive(path) = &request.output
+        && request.images.len() > 1
+    {
+        let bins: Vec<_> = request.images.iter().map(|image| format!("`{}`", image.bin)).collect();
+        return Err(Problem::usage(format!(
+            "`{}` takes one image, and there are {}: {}",
+            path.display(),
+            bins.len(),
+            bins.join(", ")
+        ))
+        .help("choose one with `--bin`, or write a layout of all with `--output oci-dir:PATH`"));
+    }
     Ok(())
 }
 
@@ -190,19 +208,10 @@ fn facts(layers: &[Layer], store: &Store) -> Vec<LayerFacts> {
 fn packs(image: &ImageRequest, binary: Option<&Path>, placement: &Placement) -> Result<Vec<Pack>> {
     let mut packs = Vec::new();
     for asset in &image.assets {
-        let mut allow_secrets = image.allow_secrets.clone();
-        allow_secrets.extend(asset.allow_secrets.iter().cloned());
-        let entries = walk::walk(&Asset {
-            name: asset.name.clone(),
-            shown: asset.shown.clone(),
-            directory: asset.directory.clone(),
-            path: asset.path.clone(),
-            to: asset.to.clone(),
-            exclude: asset.exclude.clone(),
-            follow_symlinks: asset.follow_symlinks,
-            allow_secrets,
-        })?;
-        packs.push(Pack { name: asset.name.clone(), origin: Origin::Asset, entries });
+        let mut asset = asset.clone();
+        asset.allow_secrets.extend_from_slice(&image.allow_secrets);
+        let entries = walk::walk(&asset)?;
+        packs.push(Pack { name: asset.name, origin: Origin::Asset, entries });
     }
     if let (Some(binary), Some(place)) = (binary, &placement.binary_path) {
         let metadata =
@@ -285,11 +294,9 @@ fn finish(
         }
         Output::OciArchive(path) => {
             archive::oci(store, bin, &image, path, session)?;
-            session.emit(&Event::Wrote { what: "OCI archive", path });
         }
         Output::DockerArchive(path) => {
             archive::docker(store, bin, &image, path, session)?;
-            session.emit(&Event::Wrote { what: "Docker archive", path });
         }
     }
     let result = result_file::write(store, &result(draft, &image, &layers))?;

@@ -128,7 +128,7 @@ mod tests {
 
     use super::super::settings::Settings;
     use super::super::tests::{environment, typed};
-    use super::super::{BinarySource, metadata::Table};
+    use super::super::{BinarySource, table::Table};
     use super::*;
 
     fn selected(package: &str, bin: &str, cargo_build: Option<&str>) -> Selected {

@@ -1,13 +1,11 @@
-//! The tables of `Cargo.toml` and `lambda-image.toml`, as they are written: typed, checked, and their unknown keys told.
+//! Reads the tables of `Cargo.toml` and `lambda-image.toml`: checks their values and tells their unknown keys.
 //!
 //! Nothing is merged here. Errors name the file and the key as the user would look for it.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::path::Path;
 
 use serde::de::value::Error as ValueError;
-use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
+use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde_json::Value;
 
 use crate::cli::check;
@@ -15,121 +13,7 @@ use crate::event::Session;
 use crate::problem::{Problem, Result};
 
 use super::suggest;
-
-/// One table of settings.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "kebab-case", default, expecting = "a table")]
-pub struct Table {
-    /// The base image's reference.
-    pub base: Option<String>,
-    /// What to pack.
-    pub assets: Option<Vec<AssetTable>>,
-    /// CMD.
-    pub handler: Option<String>,
-    /// ENV.
-    pub env: BTreeMap<String, String>,
-    /// ENTRYPOINT.
-    pub entrypoint: Option<Words>,
-    /// WORKDIR.
-    pub working_directory: Option<String>,
-    /// 0 to 9.
-    pub compression_level: Option<u32>,
-    /// The family of media types.
-    pub format: Option<FormatWord>,
-    /// Globs of files that only look like secrets.
-    pub allow_secrets: Option<Vec<String>>,
-    /// The cargo subcommand that compiles.
-    pub cargo_build: Option<String>,
-    /// Where `push` puts images.
-    pub repository: Option<String>,
-    /// Whether `push` makes the repository.
-    pub create_repository: Option<bool>,
-    /// What `push` calls the image.
-    pub tags: Option<Vec<String>>,
-    /// Functions that `push` updates.
-    pub function: Option<Words>,
-    /// Whether `push` makes the function.
-    pub create_function: Option<bool>,
-    /// The role of a function that `push` makes.
-    pub role: Option<String>,
-    /// Its memory in MB.
-    pub memory: Option<u32>,
-    /// Its timeout in seconds.
-    pub timeout: Option<u32>,
-    /// Whether `push` publishes a version.
-    pub publish: Option<bool>,
-    /// The alias that `push` moves.
-    pub alias: Option<String>,
-    /// The AWS region.
-    pub region: Option<String>,
-    /// The profile of AWS's own configuration.
-    pub aws_profile: Option<String>,
-    /// Another endpoint for AWS's services.
-    pub endpoint_url: Option<String>,
-    /// Whether plain http is good enough for a registry that is not on this machine.
-    pub insecure: Option<bool>,
-    /// Settings of single binaries.
-    pub bin: BTreeMap<String, Table>,
-}
-
-/// An asset as it is written.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "kebab-case", expecting = "a table")]
-pub struct AssetTable {
-    /// A name for people.
-    pub name: Option<String>,
-    /// File, directory or glob.
-    pub path: String,
-    /// Where it goes.
-    pub to: Option<String>,
-    /// Globs relative to `path`.
-    #[serde(default)]
-    pub exclude: Vec<String>,
-    /// Pack what links point to.
-    #[serde(default)]
-    pub follow_symlinks: bool,
-    /// Globs of files that only look like secrets.
-    #[serde(default)]
-    pub allow_secrets: Vec<String>,
-}
-
-/// A family of media types.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FormatWord {
-    /// OCI's.
-    Oci,
-    /// Docker's.
-    Docker,
-}
-
-/// A word or a list of words.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Words(pub Vec<String>);
-
-impl<'de> Deserialize<'de> for Words {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // By hand, since an untagged enum would lose the place and the reason of an error.
-        struct WordsVisitor;
-        impl<'de> Visitor<'de> for WordsVisitor {
-            type Value = Words;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string or an array of strings")
-            }
-            fn visit_str<E: de::Error>(self, word: &str) -> Result<Words, E> {
-                Ok(Words(vec![word.into()]))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut words: A) -> Result<Words, A::Error> {
-                let mut list = Vec::new();
-                while let Some(word) = words.next_element()? {
-                    list.push(word);
-                }
-                Ok(Words(list))
-            }
-        }
-        deserializer.deserialize_any(WordsVisitor)
-    }
-}
+use super::table::{AssetTable, Table, Words};
 
 /// Where a table is written.
 #[derive(Debug, Clone, Copy)]
@@ -175,6 +59,10 @@ pub(super) fn read_toml(text: &str, file: &Path, session: &Session) -> Result<Ta
 }
 
 fn read_value(value: &Value, place: Place<'_>, session: &Session) -> Result<Table> {
+    // Serde would take an array for a struct, field by field.
+    if !value.is_object() {
+        return Err(place.refuse("", "must be a table"));
+    }
     let mut unused = Vec::new();
     let mut note = |path: serde_ignored::Path<'_>| unused.push(keys_of(&path));
     let table: Table = serde_path_to_error::deserialize(serde_ignored::Deserializer::new(value, &mut note))
@@ -377,7 +265,7 @@ mod tests {
     #[test]
     fn a_wrong_value_is_told_with_its_file_key_and_reason() {
         for (value, key, why) in [
-            (json!([]), "", "invalid type: sequence, expected a table"),
+            (json!([]), "", "must be a table"),
             (json!({"base": 1}), ".base", "invalid type: integer `1`, expected a string"),
             (json!({"assets": {}}), ".assets", "invalid type: map, expected a sequence"),
             (json!({"assets": [{"path": 3}]}), ".assets[0].path", "invalid type: integer `3`, expected a string"),

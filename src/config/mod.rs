@@ -8,6 +8,7 @@ mod metadata;
 mod project;
 mod select;
 mod settings;
+mod table;
 mod talk;
 
 use std::collections::BTreeMap;
@@ -20,8 +21,9 @@ use crate::platform::Architecture;
 use crate::problem::{Problem, Result};
 
 pub use crate::cargo::{CompileRequest, ExpectedBinary};
+pub use crate::layer::walk::Asset;
 pub use environment::Environment;
-pub use talk::{Color, TalkRequest, Verbosity, help_color, talk_request};
+pub use talk::{Color, Progress, TalkRequest, Verbosity, help_color, talk_request};
 
 /// What `build` is asked to do: one image for each binary.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +62,7 @@ pub struct ImageRequest {
     /// The directory relative paths in `base` (`oci:DIR`, ...) start from.
     pub base_directory: PathBuf,
     /// What to pack, in order.
-    pub assets: Vec<AssetRequest>,
+    pub assets: Vec<Asset>,
     /// CMD, if it was given.
     pub handler: Option<String>,
     /// Variables set in the image.
@@ -86,27 +88,6 @@ pub enum BinarySource {
     File(PathBuf),
     /// The image has none; its base brings the runtime.
     None,
-}
-
-/// One asset.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AssetRequest {
-    /// A name for people.
-    pub name: String,
-    /// As the user wrote it, for messages.
-    pub shown: String,
-    /// The directory the path starts from (absolute).
-    pub directory: PathBuf,
-    /// File, directory or glob, relative to `directory` or absolute.
-    pub path: String,
-    /// Where it goes, if the user said so; relative to `/var/task` or absolute.
-    pub to: Option<String>,
-    /// Globs relative to `path`.
-    pub exclude: Vec<String>,
-    /// Pack what links point to.
-    pub follow_symlinks: bool,
-    /// Globs of files that may look like secrets.
-    pub allow_secrets: Vec<String>,
 }
 
 /// A family of media types.

@@ -15,10 +15,11 @@ use crate::problem::{Exit, IoContext, Problem, Result};
 
 use super::BinarySource;
 use super::environment::Environment;
-use super::metadata::{self, Place, Table};
+use super::metadata::{self, Place};
 use super::select;
 use super::settings::Settings;
 use super::suggest;
+use super::table::Table;
 
 /// The configuration of a project without a Cargo.toml.
 const OWN_FILE: &str = "lambda-image.toml";

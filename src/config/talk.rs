@@ -13,8 +13,10 @@ pub struct TalkRequest {
     pub verbosity: Verbosity,
     /// Whether to colour.
     pub color: Color,
-    /// Whether to show bars that move.
-    pub progress: bool,
+    /// When to show bars that move.
+    pub progress: Progress,
+    /// The columns bars may take where no terminal tells.
+    pub progress_columns: Option<u16>,
     /// Whether stdout carries a JSON object a line.
     pub json: bool,
 }
@@ -41,6 +43,17 @@ pub enum Color {
     Never,
 }
 
+/// When to show bars.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// If stderr is a terminal.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
 /// Settles how to talk.
 ///
 /// # Errors
@@ -52,6 +65,7 @@ pub fn talk_request(typed: &TalkArgs, environment: &Environment) -> Result<TalkR
         verbosity,
         color: color(talk.color, environment)?,
         progress: progress(verbosity, environment)?,
+        progress_columns: progress_columns(environment)?,
         json: talk.message_format == Some(MessageFormatArg::Json),
     })
 }
@@ -100,20 +114,29 @@ fn color(asked: Option<ColorArg>, environment: &Environment) -> Result<Color> {
     })
 }
 
-fn progress(verbosity: Verbosity, environment: &Environment) -> Result<bool> {
-    let fitting = environment.stderr_is_terminal && environment.get("CI").is_none() && !is_dumb(environment);
-    let when = environment.get("CARGO_TERM_PROGRESS_WHEN");
-    let wanted = match when.map(|value| value.to_string_lossy()).as_deref() {
-        None | Some("auto") => fitting,
-        // Cargo needs a width for it; a stream that is no terminal has none and gets plain lines.
-        Some("always") => environment.stderr_is_terminal,
-        Some("never") => false,
+fn progress(verbosity: Verbosity, environment: &Environment) -> Result<Progress> {
+    let nobody_looks = environment.get("CI").is_some() || is_dumb(environment);
+    let when = environment.get("CARGO_TERM_PROGRESS_WHEN").map(|value| value.to_string_lossy());
+    let progress = match when.as_deref() {
+        None | Some("auto") if nobody_looks || !environment.stderr_is_terminal => Progress::Never,
+        None | Some("auto") => Progress::Auto,
+        Some("always") => Progress::Always,
+        Some("never") => Progress::Never,
         Some(other) => {
             return Err(Problem::usage(format!("`{other}` is no value of CARGO_TERM_PROGRESS_WHEN"))
                 .because("must be auto, always, or never"));
         }
     };
-    Ok(wanted && verbosity != Verbosity::Quiet)
+    Ok(if verbosity == Verbosity::Quiet { Progress::Never } else { progress })
+}
+
+fn progress_columns(environment: &Environment) -> Result<Option<u16>> {
+    let Some(value) = environment.get("CARGO_TERM_PROGRESS_WIDTH") else { return Ok(None) };
+    match value.to_str().and_then(|text| text.parse().ok()) {
+        Some(columns) => Ok(Some(columns)),
+        None => Err(Problem::usage(format!("`{}` is no value of CARGO_TERM_PROGRESS_WIDTH", value.display()))
+            .because("must be a number of columns")),
+    }
 }
 
 fn is_dumb(environment: &Environment) -> bool {
@@ -167,17 +190,20 @@ mod tests {
     #[test]
     fn bars_need_a_terminal_a_person_and_somebody_who_wants_them() {
         for (variables, expected) in [
-            (&[][..], true),
-            (&[("CI", "true")], false),
-            (&[("TERM", "dumb")], false),
-            (&[("CARGO_TERM_PROGRESS_WHEN", "never")], false),
-            (&[("CARGO_TERM_PROGRESS_WHEN", "always"), ("CI", "true")], true),
-            (&[("CARGO_TERM_QUIET", "true")], false),
+            (&[][..], Progress::Auto),
+            (&[("CI", "true")], Progress::Never),
+            (&[("CI", "")], Progress::Auto),
+            (&[("TERM", "dumb")], Progress::Never),
+            (&[("CARGO_TERM_PROGRESS_WHEN", "never")], Progress::Never),
+            (&[("CARGO_TERM_PROGRESS_WHEN", "always"), ("CI", "true")], Progress::Always),
+            (&[("CARGO_TERM_PROGRESS_WHEN", "always"), ("CARGO_TERM_QUIET", "true")], Progress::Never),
         ] {
             assert_eq!(settle(TalkArgs::default(), variables).progress, expected, "{variables:?}");
         }
-        let piped = environment(&[("CARGO_TERM_PROGRESS_WHEN", "always")]);
-        assert!(!talk_request(&TalkArgs::default(), &piped).expect("well formed").progress);
+        let piped = talk_request(&TalkArgs::default(), &environment(&[])).expect("nothing is malformed");
+        assert_eq!((piped.progress, piped.progress_columns), (Progress::Never, None));
+        let wide = settle(TalkArgs::default(), &[("CARGO_TERM_PROGRESS_WIDTH", "90")]);
+        assert_eq!(wide.progress_columns, Some(90));
     }
 
     #[test]
@@ -186,6 +212,7 @@ mod tests {
             ("CARGO_TERM_COLOR", "blue"),
             ("CARGO_TERM_VERBOSE", "loud"),
             ("CARGO_TERM_PROGRESS_WHEN", "sometimes"),
+            ("CARGO_TERM_PROGRESS_WIDTH", "wide"),
             ("CARGO_LAMBDA_IMAGE_COLOR", "blue"),
             ("CARGO_LAMBDA_IMAGE_QUIET", "yes please"),
         ] {

@@ -77,6 +77,9 @@ impl Compressor {
     }
 
     /// Deflates the block; false if that does not make it smaller.
+    ///
+    /// A compressor that ran out of room is thrown away: `reset` forgets less than it should (zlib-rs 0.6 keeps the place
+    /// in its output buffer), and what it remembers would decide the bytes of a later block, or stop the thread.
     fn deflate(&mut self, block: &mut Block, level: u32) -> bool {
         self.deflate.reset();
         if self.deflate.set_level(Compression::new(level)).is_err() {
@@ -86,8 +89,11 @@ impl Compressor {
         let raw = &block.raw[..block.filled];
         let done = self.deflate.compress_vec(raw, &mut block.packed, FlushCompress::Sync).is_ok();
         // A flush is complete only if it left room (zlib.h, deflate()); the room is one raw block.
-        done && self.deflate.total_in() == raw.len() as u64
-            && block.packed.len() < block.packed.capacity().min(raw.len())
+        let whole = done && self.deflate.total_in() == raw.len() as u64 && block.packed.len() < block.packed.capacity();
+        if !whole {
+            self.deflate = Compress::new(Compression::new(level), false);
+        }
+        whole && block.packed.len() < raw.len()
     }
 }
 
@@ -129,5 +135,48 @@ impl<W: Write> Framer<W> {
         self.sink.write_all(&self.crc.finalize().to_le_bytes())?;
         self.sink.write_all(&self.size.to_le_bytes())?;
         Ok(self.sink)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seven bits of entropy in bytes that level 1 codes with nine: the probe says yes, and it grows.
+    fn growing() -> Vec<u8> {
+        let mut state = 1_u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            0x80 | (state >> 24) as u8
+        };
+        (0..BLOCK_BYTES).map(|_| next()).collect()
+    }
+
+    fn compressed(compressor: &mut Compressor, bytes: &[u8], level: u32) -> (bool, Vec<u8>) {
+        let mut block = Block::new();
+        block.raw[..bytes.len()].copy_from_slice(bytes);
+        block.filled = bytes.len();
+        compressor.compress(&mut block, level);
+        (block.stored, if block.stored { Vec::new() } else { block.packed })
+    }
+
+    #[test]
+    fn a_compressor_remembers_nothing_of_earlier_blocks() {
+        let text: Vec<u8> = (0..200_000).flat_map(|n| format!("row {n}; ").into_bytes()).take(BLOCK_BYTES).collect();
+        for level in 1..=9 {
+            let expected = compressed(&mut Compressor::new(), &text, level);
+            assert!(!expected.0, "level {level} stores text");
+            let mut used = Compressor::new();
+            for before in [&growing(), &text, &vec![0; BLOCK_BYTES], &growing()[..1000].to_vec()] {
+                compressed(&mut used, before, level);
+                assert!(compressed(&mut used, &text, level) == expected, "level {level}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_deflate_would_make_larger_is_stored() {
+        assert!(probe::is_worthwhile(&growing()), "or this tests nothing");
+        assert!(compressed(&mut Compressor::new(), &growing(), 1).0);
     }
 }

@@ -37,7 +37,9 @@ impl Guard {
     /// Refuses the file at `path` if it looks like a secret; `below` is its path within the asset and `place` that in
     /// the image, either of which the user's globs may match.
     pub(super) fn check(&self, path: &Path, below: &Path, place: &Path) -> Result<()> {
-        let Some(what) = suspicion(place).and_then(|suspicion| suspicion.confirmed(path)) else { return Ok(()) };
+        // A secret is one under another name too.
+        let suspicion = suspicion(below).or_else(|| suspicion(place));
+        let Some(what) = suspicion.and_then(|suspicion| suspicion.confirmed(path)) else { return Ok(()) };
         if self.allowed.is_match(below) || self.allowed.is_match(place) {
             return Ok(());
         }

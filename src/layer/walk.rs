@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use globset::{GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
-use walkdir::WalkDir;
+use walkdir::{DirEntry, WalkDir};
 
 use super::entries::{Content, Entry, Source, Stat};
 use super::secrets;
@@ -46,27 +46,32 @@ pub struct Asset {
 /// When there is no such thing, it cannot be listed, a pattern or destination is malformed, or something in it must not
 /// be packed: a device, a link that leaves the asset, a whiteout, a likely secret.
 pub fn walk(asset: &Asset) -> Result<Vec<Entry>> {
-    let walk = Walk::new(asset)?;
     let root = normalize(&asset.directory.join(&asset.path));
     if fs::symlink_metadata(&root).is_ok() {
-        return walk.path(&root, &destination(asset, &root)?);
+        let destination = destination(asset, &root)?;
+        return Walk::new(asset, root)?.path(&destination);
     }
     let Some((prefix, pattern)) = glob(asset)? else {
         return Err(Problem::usage(format!("no such asset `{}`", asset.shown))
             .because(std::io::Error::other(format!("nothing at `{}`", root.display())))
             .help(format!("asset paths start at `{}`", asset.directory.display())));
     };
-    walk.matches(&prefix, &pattern)
+    let place = destination(asset, &prefix)?.directory;
+    Walk::new(asset, prefix)?.matches(&place, &pattern)
 }
 
 struct Walk<'a> {
     asset: &'a Asset,
+    /// What paths within the asset start from: the asset itself, or the literal prefix of its glob.
+    root: PathBuf,
+    /// The same without symlinks, if it is there.
+    real_root: Option<PathBuf>,
     exclude: GlobSet,
     secrets: secrets::Guard,
 }
 
 impl<'a> Walk<'a> {
-    fn new(asset: &'a Asset) -> Result<Self> {
+    fn new(asset: &'a Asset, root: PathBuf) -> Result<Self> {
         let mut exclude = GlobSetBuilder::new();
         for pattern in &asset.exclude {
             exclude.add(parse_glob(pattern, asset, "exclude")?);
@@ -74,11 +79,13 @@ impl<'a> Walk<'a> {
         let exclude = exclude.build().map_err(|error| invalid_glob(asset, "exclude", &error))?;
         let secrets =
             secrets::Guard::new(&asset.allow_secrets).map_err(|error| invalid_glob(asset, "allow-secrets", &error))?;
-        Ok(Self { asset, exclude, secrets })
+        let real_root = fs::canonicalize(&root).ok();
+        Ok(Self { asset, root, real_root, exclude, secrets })
     }
 
     /// A file or a directory.
-    fn path(&self, root: &Path, destination: &Destination) -> Result<Vec<Entry>> {
+    fn path(&self, destination: &Destination) -> Result<Vec<Entry>> {
+        let root = &self.root;
         let metadata = self.metadata(root)?;
         if metadata.is_symlink() {
             return Err(Problem::usage(format!("asset `{}` is a symlink", self.asset.shown))
@@ -88,17 +95,16 @@ impl<'a> Walk<'a> {
             return self.directory(root, &destination.directory);
         }
         let place = destination.of_file(root, &self.asset.shown)?;
-        let name = root.file_name().map(PathBuf::from).unwrap_or_default();
-        Ok(vec![self.entry(root, &metadata, &name, place, root)?])
+        Ok(vec![self.entry(root, &metadata, place)?])
     }
 
-    /// A directory's contents, and the directory itself at its destination.
-    fn directory(&self, root: &Path, place: &Path) -> Result<Vec<Entry>> {
+    /// A directory of the asset with all that is below it, where the asset's root goes to `place`.
+    fn directory(&self, directory: &Path, place: &Path) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();
-        let mut walker = WalkDir::new(root).follow_links(self.asset.follow_symlinks).into_iter();
+        let mut walker = WalkDir::new(directory).follow_links(self.asset.follow_symlinks).into_iter();
         while let Some(found) = walker.next() {
-            let found = found.map_err(|error| self.unlisted(error))?;
-            let below = found.path().strip_prefix(root).unwrap_or(found.path());
+            let Some(found) = self.listed(found)? else { continue };
+            let below = self.below(found.path());
             if found.depth() > 0 && self.exclude.is_match(below) {
                 if found.file_type().is_dir() {
                     walker.skip_current_dir();
@@ -106,22 +112,20 @@ impl<'a> Walk<'a> {
                 continue;
             }
             let metadata = self.metadata(found.path())?;
-            entries.push(self.entry(found.path(), &metadata, below, place.join(below), root)?);
+            entries.push(self.entry(found.path(), &metadata, at(place, below))?);
         }
         // A place of `/` itself has no entry.
         entries.retain(|entry| !entry.path.as_os_str().is_empty());
         Ok(entries)
     }
 
-    /// Everything below a directory that matches a glob; a matching directory is packed whole.
-    fn matches(&self, prefix: &Path, pattern: &GlobMatcher) -> Result<Vec<Entry>> {
-        let place = destination(self.asset, prefix)?.directory;
+    /// Everything of the asset that matches a glob; a matching directory is packed whole.
+    fn matches(&self, place: &Path, pattern: &GlobMatcher) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();
-        let mut walker =
-            WalkDir::new(prefix).min_depth(1).follow_links(self.asset.follow_symlinks).sort_by_file_name().into_iter();
+        let mut walker = WalkDir::new(&self.root).min_depth(1).follow_links(self.asset.follow_symlinks).into_iter();
         while let Some(found) = walker.next() {
-            let found = found.map_err(|error| self.unlisted(error))?;
-            let below = found.path().strip_prefix(prefix).unwrap_or(found.path());
+            let Some(found) = self.listed(found)? else { continue };
+            let below = self.below(found.path());
             if self.exclude.is_match(below) {
                 if found.file_type().is_dir() {
                     walker.skip_current_dir();
@@ -129,22 +133,36 @@ impl<'a> Walk<'a> {
             } else if pattern.is_match(below) {
                 let metadata = self.metadata(found.path())?;
                 if metadata.is_dir() {
-                    entries.extend(self.directory(found.path(), &place.join(below))?);
+                    entries.extend(self.directory(found.path(), place)?);
                     walker.skip_current_dir();
                 } else {
-                    entries.push(self.entry(found.path(), &metadata, below, place.join(below), prefix)?);
+                    entries.push(self.entry(found.path(), &metadata, at(place, below))?);
                 }
             }
         }
         if entries.is_empty() {
             return Err(Problem::usage(format!("asset `{}` matches nothing", self.asset.shown))
-                .help(format!("the pattern was looked for below `{}`", prefix.display())));
+                .help(format!("the pattern was looked for below `{}`", self.root.display())));
         }
         Ok(entries)
     }
 
-    /// One entry; `below` is its path within the asset, `root` what links must not leave.
-    fn entry(&self, path: &Path, metadata: &Metadata, below: &Path, place: PathBuf, root: &Path) -> Result<Entry> {
+    /// What the walker found, if it is not something excluded that could not be listed.
+    fn listed(&self, found: walkdir::Result<DirEntry>) -> Result<Option<DirEntry>> {
+        match found {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.path().is_some_and(|path| self.exclude.is_match(self.below(path))) => Ok(None),
+            Err(error) => Err(self.unlisted(error)),
+        }
+    }
+
+    /// A path within the asset; empty for the asset itself.
+    fn below<'p>(&self, path: &'p Path) -> &'p Path {
+        path.strip_prefix(&self.root).unwrap_or(path)
+    }
+
+    /// One entry.
+    fn entry(&self, path: &Path, metadata: &Metadata, place: PathBuf) -> Result<Entry> {
         let name = place.file_name().map(std::ffi::OsStr::as_bytes).unwrap_or_default();
         if name.starts_with(b".wh.") {
             return Err(Problem::usage(format!("`{}` would be taken for a whiteout", path.display()))
@@ -154,9 +172,9 @@ impl<'a> Walk<'a> {
         let content = if kind.is_dir() {
             Content::Directory { mode: 0o755 }
         } else if kind.is_symlink() {
-            Content::Symlink(self.link(path, root)?)
+            Content::Symlink(self.link(path)?)
         } else if kind.is_file() {
-            self.secrets.check(path, below, &place)?;
+            self.secrets.check(path, &self.named(path), &place)?;
             Content::File(Source {
                 path: path.to_owned(),
                 follow: self.asset.follow_symlinks,
@@ -176,7 +194,7 @@ impl<'a> Walk<'a> {
     }
 
     /// A link's target, if it stays inside the asset.
-    fn link(&self, path: &Path, root: &Path) -> Result<PathBuf> {
+    fn link(&self, path: &Path) -> Result<PathBuf> {
         let target = fs::read_link(path).or_failed(|| format!("could not read the symlink `{}`", path.display()))?;
         let leaves = || {
             Problem::usage(format!(
@@ -186,17 +204,27 @@ impl<'a> Walk<'a> {
             ))
             .help("set `follow-symlinks = true` in the asset's table to pack what links point to, or exclude it")
         };
-        let parent = path.parent().unwrap_or(root);
-        if target.is_absolute() || !normalize(&parent.join(&target)).starts_with(root) {
+        let parent = path.parent().unwrap_or(&self.root);
+        if target.is_absolute() || !normalize(&parent.join(&target)).starts_with(&self.root) {
             return Err(leaves());
         }
         // Parts of the target may be links themselves; a target that is not there cannot lead anywhere else.
-        if let (Ok(real), Ok(real_root)) = (fs::canonicalize(path), fs::canonicalize(root))
-            && !real.starts_with(&real_root)
+        if let (Ok(real), Some(real_root)) = (fs::canonicalize(path), &self.real_root)
+            && !real.starts_with(real_root)
         {
             return Err(leaves());
         }
         Ok(target)
+    }
+
+    /// A path within the asset as people would write it: a file that is an asset by itself has its name.
+    fn named(&self, path: &Path) -> PathBuf {
+        let below = self.below(path);
+        if below.as_os_str().is_empty() {
+            path.file_name().map(PathBuf::from).unwrap_or_default()
+        } else {
+            below.into()
+        }
     }
 
     fn metadata(&self, path: &Path) -> Result<Metadata> {
@@ -211,8 +239,18 @@ impl<'a> Walk<'a> {
             return Problem::usage(format!("symlink `{path}` leads back to `{}`", ancestor.display()))
                 .help("exclude it, or set `follow-symlinks = false`");
         }
+        if fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_symlink()) {
+            return Problem::usage(format!("symlink `{path}` points to nothing"))
+                .because(error)
+                .help("remove it or exclude it");
+        }
         Problem::failed(format!("could not list `{path}`")).because(error)
     }
+}
+
+/// `below` a place. Joining an empty path would leave a slash at the end.
+fn at(place: &Path, below: &Path) -> PathBuf {
+    if below.as_os_str().is_empty() { place.to_owned() } else { place.join(below) }
 }
 
 /// Where an asset goes, as far as its text alone tells.
@@ -241,7 +279,7 @@ fn destination(asset: &Asset, root: &Path) -> Result<Destination> {
     let Some(to) = &asset.to else {
         let below = root.strip_prefix(normalize(&asset.directory)).ok().map(Path::to_owned);
         let below = below.unwrap_or_else(|| root.file_name().map(PathBuf::from).unwrap_or_default());
-        return Ok(Destination { directory: Path::new(TASK_ROOT).join(below), into: false });
+        return Ok(Destination { directory: at(Path::new(TASK_ROOT), &below), into: false });
     };
     let mut place = PathBuf::new();
     if !to.starts_with('/') {
@@ -249,6 +287,13 @@ fn destination(asset: &Asset, root: &Path) -> Result<Destination> {
     }
     for part in Path::new(to).components() {
         match part {
+            Component::Normal(part) if part.as_bytes().starts_with(b".wh.") => {
+                return Err(Problem::usage(format!(
+                    "the destination `{to}` of asset `{}` has a whiteout",
+                    asset.shown
+                ))
+                .help("names that begin with `.wh.` delete files in an image: give another path"));
+            }
             Component::Normal(part) => place.push(part),
             Component::CurDir | Component::RootDir => {}
             Component::ParentDir | Component::Prefix(_) => {

@@ -135,6 +135,7 @@ pub(super) fn unreachable(url: &Url, error: reqwest::Error) -> Error {
     let error = error.without_url();
     let text = chain(&error);
     let host = url.host_str().unwrap_or_default();
+    let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
     let problem = Problem::failed(format!("could not reach `{host}`"));
     if text.contains("invalid peer certificate") {
         let problem = Problem::failed(format!("the certificate of `{host}` is not trusted")).because(error);

@@ -174,8 +174,10 @@ impl Talk {
             bar.finish_and_clear();
         }
         let bytes = running.total_bytes.unwrap_or(running.done_bytes).max(running.done_bytes);
+        // Whoever writes a file tells its path when it has its final name.
+        let worth_a_line = bytes >= SMALL_BYTES && running.kind != TaskKind::Write;
         match outcome {
-            TaskOutcome::Done if self.verbose || bytes >= SMALL_BYTES => {
+            TaskOutcome::Done if self.verbose || worth_a_line => {
                 let line = done(&running.name, bytes, running.started.elapsed());
                 self.status(GOOD, verbs(running.kind).1, &line);
             }

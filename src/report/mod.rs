@@ -28,6 +28,8 @@ pub struct Settings {
     pub quiet: bool,
     /// Details too.
     pub verbose: bool,
+    /// Every request to a registry too; never a secret.
+    pub requests: bool,
     /// Whether talk is coloured.
     pub color: When,
     /// Whether bars show progress.
@@ -42,6 +44,7 @@ impl Default for Settings {
             format: Format::Human,
             quiet: false,
             verbose: false,
+            requests: false,
             color: When::Auto,
             progress: When::Auto,
             progress_columns: None,
@@ -109,6 +112,12 @@ impl Report {
     /// `CLICOLOR_FORCE`, `CI` and `TERM`.
     #[must_use]
     pub fn stdio(settings: &Settings) -> Self {
+        if settings.requests {
+            // Our own lines only: those of HTTP libraries may show headers. A second start finds it set, which is well.
+            let ours = tracing_subscriber::EnvFilter::new("cargo_lambda_image=debug");
+            let log = tracing_subscriber::fmt().with_env_filter(ours).with_writer(io::stderr).without_time();
+            let _ = log.with_target(false).with_ansi(false).try_init();
+        }
         let terminal = io::stderr().is_terminal();
         let color = match settings.color {
             When::Auto => anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never,

@@ -3,6 +3,16 @@
 #![expect(unreachable_pub, reason = "the modules of one test binary share by `pub`")]
 
 mod base;
+mod cli;
+mod config;
+mod emulator;
 mod login;
+mod making;
+mod pipeline;
 mod pull;
+mod readers;
+mod readme;
+mod scanning;
+mod sources;
 mod support;
+mod walking;

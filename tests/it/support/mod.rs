@@ -1,5 +1,13 @@
 //! What tests share.
 
+pub(crate) mod assets;
 pub mod child;
+pub mod docker_registry;
+pub mod emulator;
+pub mod hello;
 pub mod images;
+pub mod lambda_base;
+pub mod program;
+pub mod proxy;
 pub mod registry;
+pub mod tools;

@@ -1,0 +1,90 @@
+//! Runs the real binary in an environment that holds nothing but what a test gives it.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cargo_lambda_image::oci::Digest;
+use serde_json::Value;
+
+/// Variables without which neither the program nor the cargo below it finds its way on some machines.
+const KEPT: [&str; 5] = ["PATH", "CARGO", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN"];
+
+/// The program about to run.
+pub struct Program {
+    command: Command,
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Outcome {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Program {
+    /// `cargo-lambda-image build`, run in `directory`.
+    pub fn build(directory: &Path) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cargo-lambda-image"));
+        command.arg("build").current_dir(directory).env_clear();
+        for name in KEPT {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        // The caller's own settings must not reach the program: neither Docker's logins nor Cargo's flags.
+        let user = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+        for (name, below) in [("CARGO_HOME", ".cargo"), ("RUSTUP_HOME", ".rustup")] {
+            if std::env::var_os(name).is_none() && user.join(below).is_dir() {
+                command.env(name, user.join(below));
+            }
+        }
+        command.env("HOME", directory);
+        Self { command }
+    }
+
+    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.command.arg(argument);
+        self
+    }
+
+    pub fn args<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+        self.command.args(arguments);
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.command.env(name, value.into());
+        self
+    }
+
+    /// Runs it to its end.
+    pub fn run(mut self) -> Outcome {
+        let output = self.command.output().expect("the program under test starts");
+        Outcome {
+            code: output.status.code().unwrap_or_else(|| panic!("{:?} died of a signal", self.command)),
+            stdout: String::from_utf8(output.stdout).expect("UTF-8 on stdout"),
+            stderr: String::from_utf8(output.stderr).expect("UTF-8 on stderr"),
+        }
+    }
+
+    /// Runs it, and it succeeds; the digests it prints, one a line.
+    pub fn succeed(self) -> Vec<Digest> {
+        let outcome = self.run();
+        assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+        outcome.stdout.lines().map(|line| line.parse().expect("a digest a line")).collect()
+    }
+}
+
+/// A JSON document in a file.
+pub fn json(path: &Path) -> Value {
+    let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_slice(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The JSON document at this digest in an OCI layout.
+pub fn blob(layout: &Path, digest: &str) -> Value {
+    let hex = digest.strip_prefix("sha256:").unwrap_or_else(|| panic!("`{digest}` is no SHA-256 digest"));
+    json(&layout.join("blobs/sha256").join(hex))
+}
