@@ -15,6 +15,7 @@ fn rooms() -> BTreeMap<&'static str, (u8, &'static [&'static str])> {
         ("cli", (4, &[])),
         ("base", (3, &[])),
         ("publish", (3, &[])),
+        ("aws", (2, &[])),
         ("registry", (2, &[])),
         ("check", (1, &["image", "layer", "store"])),
         ("image", (1, &["layer", "store"])),
