@@ -209,6 +209,7 @@ fn shown(bytes: &str, columns: usize) -> Vec<String> {
                     Some('A') => row -= count,
                     Some('B') => row += count,
                     Some('K') => lines[row].clear(),
+                    Some('m') => {}
                     other => panic!("an unknown sequence: {other:?}"),
                 }
             }
@@ -230,8 +231,9 @@ fn shown(bytes: &str, columns: usize) -> Vec<String> {
 
 #[test]
 fn bars_never_wrap_and_leave_nothing_behind() {
-    for columns in [8, 20, 24, 30, 59, 60, 89, 90, 200] {
-        let (report, _, stderr) = report(Look { bars: true, columns: Columns::Fixed(columns), ..PLAIN });
+    for (columns, color) in [8, 20, 24, 30, 60, 75, 109, 110, 200].into_iter().flat_map(|it| [(it, false), (it, true)])
+    {
+        let (report, _, stderr) = report(Look { bars: true, color, columns: Columns::Fixed(columns), ..PLAIN });
         let session = Session::new(Box::new(report.clone()));
         let known = session.task(TaskKind::Layer, "a-model-of-a-long-name-that-goes-on", Some(4 << 20));
         let unknown = session.task(TaskKind::Pull, "base", None);
@@ -249,8 +251,8 @@ fn bars_never_wrap_and_leave_nothing_behind() {
 
 #[test]
 fn a_bar_tells_what_fits() {
-    let bar = |columns| {
-        let (report, _, stderr) = report(Look { bars: true, columns: Columns::Fixed(columns), ..PLAIN });
+    let bar = |columns, color| {
+        let (report, _, stderr) = report(Look { bars: true, color, columns: Columns::Fixed(columns), ..PLAIN });
         let session = Session::new(Box::new(report.clone()));
         let task = session.task(TaskKind::Hash, "database.sqlite3", Some(4 << 20));
         task.advance(1 << 20);
@@ -258,16 +260,21 @@ fn a_bar_tells_what_fits() {
         session.warn("x", None);
         shown(&stderr.text(), columns.into()).pop().expect("the bar's line")
     };
-    assert_eq!(bar(40), "     Hashing database.sqlite3        25%");
-    assert_eq!(bar(24), "     Hashing databa  25%");
-    assert_eq!(bar(20), " 25% database.sqlite");
-    let wide = bar(100);
-    assert!(
-        wide.starts_with("     Hashing database.sqlite3 ")
-            && wide.contains("[=====>              ]    1.0 MiB of 4.0 MiB"),
-        "{wide}"
-    );
-    assert!(wide.contains("/s ") && wide.ends_with(" left"), "{wide}");
+    for color in [false, true] {
+        assert_eq!(bar(40, color), "     Hashing database.sqlite3        25%");
+        assert_eq!(bar(24, color), "     Hashing databa  25%");
+        assert_eq!(bar(20, color), " 25% database.sqlite");
+        for (columns, middle) in [
+            (80, "     Hashing database.sqlite3            [==>       ]  25% "),
+            (
+                120,
+                "     Hashing database.sqlite3                         [=====>              ]    1.0 MiB of 4.0 MiB ",
+            ),
+        ] {
+            let wide = bar(columns, color);
+            assert!(wide.starts_with(middle) && wide.contains("/s ") && wide.ends_with(" left"), "{wide:?}");
+        }
+    }
 }
 
 #[test]
