@@ -33,6 +33,7 @@ need docker-registry docker-registry
 need podman podman
 need runc runc
 need skopeo skopeo
+need strace strace
 need umoci umoci
 if ! emulators_present; then
     python3 -m pip --version >/dev/null 2>&1 || packages+=(python3 python3-pip)

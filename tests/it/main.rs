@@ -3,6 +3,7 @@
 #![expect(unreachable_pub, reason = "the modules of one test binary share by `pub`")]
 
 mod base;
+mod build;
 mod cli;
 mod config;
 mod emulator;
@@ -12,6 +13,8 @@ mod pipeline;
 mod pull;
 mod readers;
 mod readme;
+mod refusals;
+mod reproducible;
 mod scanning;
 mod sources;
 mod support;
