@@ -173,6 +173,9 @@ impl<T> IoContext<T> for std::io::Result<T> {
                     .because(error)
                     .help("free some space, or move the target directory with `--target-dir`")
             }
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Problem::failed(message())
+                .because(error)
+                .help("check who owns it, and its permissions and those of the directories above: `namei -l PATH`"),
             Err(error) => Problem::failed(message()).because(error),
         })
     }
@@ -200,7 +203,7 @@ mod tests {
     #[test]
     fn a_problem_survives_a_trip_through_an_io_error() {
         let error: std::io::Error = Problem::refused("no").help("do").into();
-        let back = Err::<(), _>(error).or_failed(|| "could not write".into()).unwrap_err();
+        let back = Err::<(), _>(error).or_failed(|| "could not write".into()).expect_err("an error stays one");
         assert_eq!((back.message(), back.exit(), back.next_step()), ("no", Exit::Refused, Some("do")));
     }
 }

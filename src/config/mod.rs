@@ -177,6 +177,9 @@ fn output(asked: Option<&OutputArg>, store: &Path, directory: &Path) -> Output {
     }
 }
 
+/// More threads gain nothing on any machine, and a system may refuse to start them.
+const MOST_THREADS: usize = 256;
+
 /// As cargo counts: a negative number leaves so many CPUs free.
 fn threads(jobs: Option<JobsArg>, parallelism: usize) -> usize {
     let count = match jobs {
@@ -186,7 +189,7 @@ fn threads(jobs: Option<JobsArg>, parallelism: usize) -> usize {
             Err(_) => parallelism.saturating_sub(count.unsigned_abs() as usize),
         },
     };
-    count.max(1)
+    count.clamp(1, MOST_THREADS)
 }
 
 /// Strictly digits, as the specification of reproducible builds has it: a script that failed to find a date should fail,
