@@ -174,27 +174,28 @@ fn before_the_service(causes: &[String], caller: &Caller) -> Option<(String, Str
     let last = causes.last().map(String::as_str).unwrap_or_default();
     let has = |text: &str| causes.iter().any(|cause| cause.to_lowercase().contains(text));
     let credentials = has("credential") || has("identity") || has("sso");
-    let (cause, help) = if has("sso token has expired")
+    let (cause, help) = if has("/sso/cache/")
+        || has("/login/cache/")
+        || has("sso token has expired")
         || has("login token is expired")
         || has("cached sso token")
         || has("session token not found or invalid")
         || (credentials && (has("unauthorizedexception") || has("expiredtoken") || has("refresh cached login token")))
     {
-        (format!("the session of the AWS credentials is over: {last}"), caller.log_in_again())
+        (format!("the AWS session is over, or was never begun: {last}"), caller.log_in_again())
     } else if has("requires following cargo feature") {
         let cause = "the profile logs in by `aws login`, which was left out when this program was built";
         (cause.to_owned(), "build it with its feature `aws-login`, or use another profile".to_owned())
+    } else if has("was not defined") || has("did not contain credential") || has("no profiles were defined") {
+        let help =
+            format!("`aws configure list-profiles` lists the profiles there are, `aws configure{flag}` makes one");
+        (last.to_owned(), help)
     } else if has("no providers in chain provided credentials") || has("credential provider was not enabled") {
         let way = format!(
             "log in (`aws sso login{flag}`, `aws login{flag}`, `aws configure{flag}`), set `AWS_ACCESS_KEY_ID` and \
              `AWS_SECRET_ACCESS_KEY`, or name a profile by `--aws-profile`"
         );
         ("no AWS credentials were found".to_owned(), way)
-    } else if has("was not defined") || has("did not contain credential") || has("no profiles were defined") {
-        (
-            last.to_owned(),
-            "name another profile by `--aws-profile`; `aws configure list-profiles` lists them".to_owned(),
-        )
     } else if credentials {
         let tell = causes.iter().rev().take(3).rev().cloned().collect::<Vec<_>>().join(": ");
         let help = format!("see whether `aws sts get-caller-identity{flag}` works");

@@ -106,11 +106,12 @@ fn check(settings: &Settings) -> Result<()> {
         return Err(Problem::usage(format!("`{region}` is not an AWS region"))
             .help("regions look like `eu-central-1`; `aws ec2 describe-regions` lists them"));
     }
-    if let Some(url) = &settings.endpoint_url
-        && !url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).is_some_and(|rest| !rest.is_empty())
-    {
-        // Not shown: a URL may hold a password.
-        return Err(Problem::usage("`--endpoint-url` is not an `http://` or `https://` URL"));
+    if let Some(url) = &settings.endpoint_url {
+        let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+        if host.is_none_or(str::is_empty) {
+            // Not shown: a URL may hold a password.
+            return Err(Problem::usage("`--endpoint-url` is not an `http://` or `https://` URL"));
+        }
     }
     Ok(())
 }

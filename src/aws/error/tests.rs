@@ -119,12 +119,12 @@ fn problem_of<E: ServiceError>(error: Failure<E>) -> Problem {
 #[test]
 fn failures_before_a_request_come_with_what_to_do() {
     let renew = "renew it: `aws sso login --profile ci`, `aws login --profile ci`, or whatever the keys came from";
-    let profiles = "name another profile by `--aws-profile`; `aws configure list-profiles` lists them";
+    let profiles = "`aws configure list-profiles` lists the profiles there are, `aws configure --profile ci` makes one";
     let loading = "an error occurred while loading credentials";
     for (causes, cause, help) in [
         (
             &["dispatch failure", "other", loading, "the SSO token has expired and cannot be refreshed"][..],
-            "the session of the AWS credentials is over: the SSO token has expired and cannot be refreshed",
+            "the AWS session is over, or was never begun: the SSO token has expired and cannot be refreshed",
             renew,
         ),
         (
@@ -134,12 +134,12 @@ fn failures_before_a_request_come_with_what_to_do() {
                 "service error",
                 "UnauthorizedException: Session token not found or invalid",
             ],
-            "the session of the AWS credentials is over: UnauthorizedException: Session token not found or invalid",
+            "the AWS session is over, or was never begun: UnauthorizedException: Session token not found or invalid",
             renew,
         ),
         (
             &["dispatch failure", "other", loading, "cached Login token is expired"],
-            "the session of the AWS credentials is over: cached Login token is expired",
+            "the AWS session is over, or was never begun: cached Login token is expired",
             renew,
         ),
         (
