@@ -9,6 +9,7 @@ mod emulator;
 mod login;
 mod pipeline;
 mod pull;
+mod push;
 mod readers;
 mod readme;
 mod support;
