@@ -12,6 +12,7 @@ mod login;
 mod making;
 mod pipeline;
 mod pull;
+mod push;
 mod readers;
 mod readme;
 mod refusals;
