@@ -343,6 +343,8 @@ mod tests {
         let problem = cargo_said("warning: x\nerror: failed to parse manifest at `/a`\n\nCaused by:\n  no targets\n");
         assert_eq!(problem.message(), "failed to parse manifest at `/a`");
         assert_eq!(problem.causes(), ["no targets"]);
+        let problem = cargo_said("error: manifest path `a` is a directory\nhelp: a/Cargo.toml exists\n");
+        assert_eq!((problem.causes().len(), problem.next_step()), (0, Some("a/Cargo.toml exists")));
         assert_eq!(cargo_said("").message(), "`cargo metadata` failed");
     }
 }

@@ -187,6 +187,7 @@ fn threads_are_counted_as_cargo_counts_jobs() {
         (None, 4),
         (Some(JobsArg::Default), 4),
         (Some(JobsArg::Count(9)), 9),
+        (Some(JobsArg::Count(100_000)), 256),
         (Some(JobsArg::Count(-1)), 3),
         (Some(JobsArg::Count(-9)), 1),
     ] {

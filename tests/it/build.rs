@@ -1,6 +1,6 @@
 //! What `build` makes of small projects: where each setting comes from, what is written where, and what is said on stdout.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
 
 use cargo_lambda_image::oci::media_type;
@@ -8,136 +8,15 @@ use serde_json::{Value, json};
 
 use crate::support::images::{Family, TestImage, gzip, tar};
 use crate::support::program::{Outcome, Program, blob, json as document};
-use crate::support::project::{AMD64, ARM64, Project, files_below, image, write_images};
+use crate::support::project::{AMD64, ARM64, Project, files_below, image, members, package, write_images};
 use crate::support::tools::{succeed, tool};
 
 const TASK: &str = "/var/task/bootstrap";
-
-fn manifest(name: &str, rest: &str) -> String {
-    format!("[package]\nname = \"{name}\"\nversion = \"1.2.3\"\nedition = \"2021\"\n{rest}")
-}
-
-/// A workspace of two packages, the second with two binaries, whose settings overlap on every level.
-fn workspace() -> Project {
-    let root = r#"
-        [workspace]
-        members = ["api", "jobs"]
-        resolver = "2"
-        [workspace.metadata.lambda-image]
-        base = "scratch"
-        handler = "workspace"
-        working-directory = "/workspace"
-        compression-level = 0
-        env = { A = "workspace", B = "workspace", C = "workspace", D = "workspace", E = "workspace" }
-        assets = [{ path = "shared" }]
-    "#;
-    let jobs = r#"
-        [package.metadata.lambda-image]
-        handler = "package"
-        entrypoint = ["/package"]
-        env = { B = "package", C = "package", D = "package", E = "package" }
-        assets = [{ path = "words" }]
-        [package.metadata.lambda-image.bin.resize]
-        handler = "bin"
-        env = { C = "bin", D = "bin", E = "bin" }
-    "#;
-    let project = Project::new(&[
-        ("Cargo.toml", root),
-        ("shared/s", "s"),
-        ("api/Cargo.toml", &manifest("api", "")),
-        ("api/src/main.rs", "fn main() {}"),
-        ("jobs/Cargo.toml", &manifest("jobs", jobs)),
-        ("jobs/src/bin/resize.rs", "fn main() {}"),
-        ("jobs/src/bin/sweep.rs", "fn main() {}"),
-        ("jobs/words/w", "w"),
-        ("typed/t", "t"),
-    ]);
-    project.write_program("out/resize", AMD64);
-    project.write_program("out/sweep", AMD64);
-    project.write_program("out/api", AMD64);
-    project
-}
-
-/// Names in the layers' tars, without directories, from all layers.
-fn members(layout: &Path, manifest: &Value) -> Vec<String> {
-    let layers = manifest["layers"].as_array().expect("layers").iter();
-    layers
-        .flat_map(|layer| {
-            let hex = layer["digest"].as_str().and_then(|digest| digest.strip_prefix("sha256:")).expect("a digest");
-            let file = File::open(layout.join("blobs/sha256").join(hex)).expect("a blob");
-            let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(file));
-            let entries = archive.entries().expect("a tar").map(|entry| entry.expect("an entry"));
-            let files = entries.filter(|entry| !entry.header().entry_type().is_dir());
-            files.map(|entry| entry.path().expect("a path").display().to_string()).collect::<Vec<_>>()
-        })
-        .collect()
-}
 
 fn run(build: Program) -> Outcome {
     let outcome = build.run();
     assert_eq!(outcome.code, 0, "{}", outcome.stderr);
     outcome
-}
-
-#[test]
-fn each_setting_is_that_of_the_nearest_level() {
-    let project = workspace();
-    let build = |bin: &str| project.build().args(["--binary-path", &format!("out/{bin}")]);
-
-    run(build("api"));
-    let api = project.image("api").config["config"].clone();
-    let env = |pairs: &[&str]| pairs.iter().map(|pair| (*pair).to_owned()).collect::<Vec<_>>();
-    assert_eq!(api["Cmd"], json!(["workspace"]));
-    assert_eq!(api["WorkingDir"], "/workspace");
-    assert_eq!(api["Entrypoint"], json!([TASK]));
-    let words = ["A=workspace", "B=workspace", "C=workspace", "D=workspace", "E=workspace"];
-    assert_eq!(variables(&api), env(&words));
-
-    run(build("sweep"));
-    let sweep = project.image("sweep").config["config"].clone();
-    assert_eq!((&sweep["Cmd"], &sweep["Entrypoint"]), (&json!(["package"]), &json!(["/package"])));
-    assert_eq!(variables(&sweep), env(&["A=workspace", "B=package", "C=package", "D=package", "E=package"]));
-
-    let asset = |bin: &str| members(&project.layout(), &project.image(bin).manifest);
-    assert_eq!(asset("api"), ["var/task/shared/s", "var/task/bootstrap"]);
-    assert_eq!(asset("sweep"), ["var/task/words/w", "var/task/bootstrap"], "lists replace each other");
-
-    run(build("resize"));
-    let resize = project.image("resize").config["config"].clone();
-    assert_eq!(resize["Cmd"], json!(["bin"]));
-    assert_eq!(variables(&resize), env(&["A=workspace", "B=package", "C=bin", "D=bin", "E=bin"]));
-
-    let with_environment = |build: Program| {
-        build
-            .env("CARGO_LAMBDA_IMAGE_HANDLER", "variable")
-            .env("CARGO_LAMBDA_IMAGE_WORKING_DIRECTORY", "/variable")
-            .env("CARGO_LAMBDA_IMAGE_ENV", "D=variable\nE=variable")
-            .env("CARGO_LAMBDA_IMAGE_ASSET", "typed:variable")
-    };
-    run(with_environment(build("resize")));
-    let set = project.image("resize").config["config"].clone();
-    assert_eq!((&set["Cmd"], &set["WorkingDir"]), (&json!(["variable"]), &json!("/variable")));
-    assert_eq!(variables(&set), env(&["A=workspace", "B=package", "C=bin", "D=variable", "E=variable"]));
-    let all = ["var/task/words/w", "var/task/variable/t", "var/task/bootstrap"];
-    assert_eq!(asset("resize"), all, "assets of flags and variables are added");
-
-    let flags = ["--handler", "flag", "--env", "E=flag", "--asset", "typed:flag"];
-    run(with_environment(build("resize")).args(flags));
-    let typed = project.image("resize").config["config"].clone();
-    assert_eq!((&typed["Cmd"], &typed["WorkingDir"]), (&json!(["flag"]), &json!("/variable")));
-    assert_eq!(variables(&typed), env(&["A=workspace", "B=package", "C=bin", "D=variable", "E=flag"]));
-    assert_eq!(asset("resize"), ["var/task/words/w", "var/task/flag/t", "var/task/bootstrap"]);
-
-    run(build("resize").args(["--no-assets", "--asset", "typed"]));
-    assert_eq!(asset("resize"), ["var/task/typed/t", "var/task/bootstrap"]);
-}
-
-/// What a config sets besides what every image has.
-fn variables(config: &Value) -> Vec<String> {
-    let all = config["Env"].as_array().expect("variables").iter().filter_map(Value::as_str).map(str::to_owned);
-    let mut ours: Vec<_> = all.filter(|pair| !pair.starts_with("LAMBDA_")).collect();
-    ours.sort();
-    ours
 }
 
 #[test]
@@ -302,7 +181,7 @@ fn the_result_file_and_the_message_tell_exactly_what_was_written() {
 #[test]
 fn cargo_compiles_and_its_messages_are_passed_on() {
     let project = Project::new(&[
-        ("Cargo.toml", &manifest("two", "[package.metadata.lambda-image]\nbase = \"oci:base\"\n")),
+        ("Cargo.toml", &package("two", "[package.metadata.lambda-image]\nbase = \"oci:base\"\n")),
         ("src/bin/one.rs", "fn main() {}"),
         ("src/bin/two.rs", "fn main() {}"),
         ("Cargo.lock", "version = 4\n[[package]]\nname = \"two\"\nversion = \"1.2.3\"\n"),
@@ -362,8 +241,8 @@ fn a_second_build_reads_no_byte_of_an_asset() {
         let watch = ["-f", "-qq", "-e", "trace=openat,open,openat2", "-o", trace.to_str().expect("UTF-8")];
         let outcome = run(build.under(strace.to_str().expect("UTF-8"), watch));
         let opened = fs::read_to_string(&trace).expect("a trace").contains("words.sqlite3\"");
-        let built = outcome.stdout.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-        let built = built.filter(|line| line["reason"] == "image-built").last().expect("an image");
+        let mut built = outcome.stdout.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let built = built.rfind(|line| line["reason"] == "image-built").expect("an image");
         (built["digest"].clone(), built["layers"][0]["reused"].clone(), opened)
     };
     let (digest, reused, opened) = build(&[]);

@@ -8,6 +8,7 @@ mod build;
 mod cli;
 mod config;
 mod emulator;
+mod levels;
 mod login;
 mod making;
 mod pipeline;

@@ -102,7 +102,7 @@ fn assets_that_cannot_be_packed() {
 fn a_file_that_may_not_be_read() {
     let project = project();
     project.write("locked/secret", "x");
-    fs::set_permissions(project.path("locked/secret"), Permissions::from_mode(0)).expect("permissions");
+    fs::set_permissions(project.path("locked/secret"), Permissions::from_mode(0o000)).expect("permissions");
     let before = project.layout_files();
     let mut build = project.build().args(["--no-binary", "--asset", "locked"]);
     if fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0) {
@@ -121,7 +121,7 @@ fn bases_that_cannot_be_used() {
     write_images(&project.path("arm"), &[&arm64]);
     for kind in ["cut", "forged"] {
         write_images(&project.path(kind), &[&amd64]);
-        let blob = project.path(kind).join("blobs/sha256").join(Digest::of(&amd64.layers[1]).hex().to_string());
+        let blob = project.path(kind).join("blobs/sha256").join(Digest::of(&amd64.layers[1]).hex());
         let mut bytes = amd64.layers[1].clone();
         if kind == "cut" {
             bytes.truncate(50_000);
@@ -157,7 +157,7 @@ fn bases_that_cannot_be_used() {
         }
         let mut after = project.layout_files();
         // The layer that was whole may stay, to be taken from there the next time.
-        after.remove(&Path::new("blobs/sha256").join(Digest::of(&amd64.layers[0]).hex().to_string()));
+        after.remove(&Path::new("blobs/sha256").join(Digest::of(&amd64.layers[0]).hex()));
         assert_eq!(after, before, "{kind}");
     }
     let offline = ["--no-binary", "--offline", "--base", "public.ecr.aws/lambda/provided:al2023"];

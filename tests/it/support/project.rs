@@ -1,7 +1,7 @@
 //! Small projects in directories of their own, which are built without a compiler.
 
 use std::collections::BTreeMap;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -107,6 +107,26 @@ pub fn image(layout: &Path, name: &str) -> Image {
     Image { digest: digest.to_owned(), manifest, config }
 }
 
+/// Names in the layers' tars, without directories, from all layers.
+pub fn members(layout: &Path, manifest: &Value) -> Vec<String> {
+    let layers = manifest["layers"].as_array().expect("layers").iter();
+    layers
+        .flat_map(|layer| {
+            let hex = layer["digest"].as_str().and_then(|digest| digest.strip_prefix("sha256:")).expect("a digest");
+            let file = File::open(layout.join("blobs/sha256").join(hex)).expect("a blob");
+            let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(file));
+            let entries = archive.entries().expect("a tar").map(|entry| entry.expect("an entry"));
+            let files = entries.filter(|entry| !entry.header().entry_type().is_dir());
+            files.map(|entry| entry.path().expect("a path").display().to_string()).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+/// The manifest of a package, and what else stands in the file.
+pub fn package(name: &str, rest: &str) -> String {
+    format!("[package]\nname = \"{name}\"\nversion = \"1.2.3\"\nedition = \"2021\"\n{rest}")
+}
+
 /// All files below `directory`, by their relative paths, with their digests.
 pub fn files_below(directory: &Path) -> BTreeMap<PathBuf, Digest> {
     let mut files = BTreeMap::new();
@@ -131,7 +151,7 @@ pub fn write_layout(directory: &Path, kind: &str, blobs: &[&[u8]]) {
     fs::create_dir_all(&folder).expect("made");
     for blob in blobs {
         let digest = Digest::of(blob);
-        fs::write(folder.join(digest.hex().to_string()), blob).expect("written");
+        fs::write(folder.join(digest.hex()), blob).expect("written");
     }
     let entry = super::images::descriptor(kind, blobs[0]);
     let index = serde_json::json!({"schemaVersion": 2, "manifests": [entry]});
