@@ -8,6 +8,7 @@ mod config;
 mod emulator;
 mod login;
 mod pipeline;
+mod publish;
 mod pull;
 mod push;
 mod readers;
