@@ -147,8 +147,11 @@ pub(super) async fn send(
         move |progress| {
             let mut task = task.lock().unwrap_or_else(PoisonError::into_inner);
             match progress {
-                // A try that failed ends its task by letting it go.
-                Progress::Began => *task = Some(session.task(TaskKind::Push, &name, Some(total))),
+                Progress::Began => {
+                    // A try that failed ends its task by letting it go.
+                    drop(task.take());
+                    *task = Some(session.task(TaskKind::Push, &name, Some(total)));
+                }
                 Progress::Sent(bytes) => {
                     if let Some(task) = &*task {
                         task.advance(bytes);

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
@@ -70,6 +71,8 @@ pub(super) struct Http {
     pub(super) session: Session,
     /// How often the registry asked for fewer requests.
     pub(super) throttled: watch::Sender<u64>,
+    /// How many uploads the registry confirmed.
+    pub(super) confirmed: AtomicU64,
     proxied: OnceLock<reqwest::Client>,
     direct: OnceLock<reqwest::Client>,
 }
@@ -83,7 +86,8 @@ impl fmt::Debug for Http {
 impl Http {
     fn new(patience: Patience, session: Session) -> Self {
         let throttled = watch::Sender::new(0);
-        Self { patience, session, throttled, proxied: OnceLock::new(), direct: OnceLock::new() }
+        let confirmed = AtomicU64::new(0);
+        Self { patience, session, throttled, confirmed, proxied: OnceLock::new(), direct: OnceLock::new() }
     }
 
     /// The client for `url`. Clients are made late: reading the trusted certificates takes a while.

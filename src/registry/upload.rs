@@ -5,6 +5,7 @@
 //! there after all, since an answer may have been lost, and then begins anew with freshly made bytes.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
@@ -81,12 +82,18 @@ impl Client {
         if known.as_ref().is_some_and(|known| known.size == 0) {
             return Err(empty().into());
         }
-        let mut retries = self.transport.retries(redacted(&self.uploads(upload.repository)));
+        let what = redacted(&self.uploads(upload.repository));
+        let mut retries = self.transport.retries(what.clone());
+        let confirmed = &self.transport.http.confirmed;
+        let mut seen_confirmed = confirmed.load(Ordering::Relaxed);
         let (mut renewals, mut wrong_digests) = (0, 0);
         let mut session = upload.session.take();
         loop {
             let failure = match self.try_upload(&upload, session.take(), &mut known).await {
-                Ok(made) => return Ok(made),
+                Ok(made) => {
+                    confirmed.fetch_add(1, Ordering::Relaxed);
+                    return Ok(made);
+                }
                 Err(failure) => failure,
             };
             let Failure { error, session, renewed } = failure;
@@ -100,6 +107,11 @@ impl Client {
             wrong_digests += usize::from(error.has_code("DIGEST_INVALID"));
             if !(error.is_transient() || is_session_gone(&error) || wrong_digests == 1) {
                 return Err(error);
+            }
+            let now_confirmed = confirmed.load(Ordering::Relaxed);
+            if error.is_throttling() && now_confirmed != std::mem::replace(&mut seen_confirmed, now_confirmed) {
+                // Others get on: it is our turn that is to come, and no reason to give up.
+                retries = self.transport.retries(what.clone());
             }
             let was_cut = error.kind == ErrorKind::Cut;
             if let Err(error) = retries.back_off(error).await {

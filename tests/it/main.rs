@@ -12,6 +12,7 @@ mod levels;
 mod login;
 mod making;
 mod pipeline;
+mod publish;
 mod pull;
 mod push;
 mod readers;
