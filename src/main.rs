@@ -1,6 +1,7 @@
 //! Parses, picks a reporter, starts the runtime and turns the outcome into an exit code.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use cargo_lambda_image::cli::{self, Command};
 use cargo_lambda_image::commands;
@@ -8,6 +9,7 @@ use cargo_lambda_image::config::{self, Color, Environment, Progress, Verbosity};
 use cargo_lambda_image::event::Session;
 use cargo_lambda_image::problem::{Exit, IoContext as _, Problem, Result};
 use cargo_lambda_image::report::{Format, Report, Settings, When};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 fn main() -> ExitCode {
     match prepare() {
@@ -83,20 +85,36 @@ async fn execute(command: Command, environment: &Environment, session: &Session)
 
 /// The first signal asks the work to stop, the second ends the process where it is.
 async fn stop_on_signals(session: Session, report: Report) {
-    let Ok(exit) = signal().await else { return };
+    /// How long a terminal may take to be cleared: one that is stopped, or a full pipe, takes for ever.
+    const CLEARING: Duration = Duration::from_millis(200);
+    // Made once: a signal between two listeners would be heard by neither.
+    let Ok(mut signals) = Signals::listen() else { return };
+    let exit = signals.next().await;
     session.stop(exit);
-    report.stopping(exit);
-    if let Ok(exit) = signal().await {
-        report.clear();
-        std::process::exit(i32::from(exit.code()));
-    }
+    let telling = report.clone();
+    // Not here, where whoever holds up stderr would hold up the second signal as well.
+    tokio::task::spawn_blocking(move || telling.stopping(exit));
+    let exit = signals.next().await;
+    let clearing = tokio::task::spawn_blocking(move || report.clear());
+    let _ = tokio::time::timeout(CLEARING, clearing).await;
+    std::process::exit(i32::from(exit.code()));
 }
 
-async fn signal() -> std::io::Result<Exit> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    tokio::select! {
-        _ = interrupt.recv() => Ok(Exit::Interrupted),
-        _ = terminate.recv() => Ok(Exit::Terminated),
+/// The two signals that ask to stop.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) -> Exit {
+        tokio::select! {
+            _ = self.interrupt.recv() => Exit::Interrupted,
+            _ = self.terminate.recv() => Exit::Terminated,
+        }
     }
 }

@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::{Base, BaseLayer, Compression, Source};
 use crate::event::{Session, Task, TaskKind, TaskOutcome};
+use crate::layer::facts::LayerFacts;
 use crate::layer::{Layer, Origin, Pipeline, facts};
 use crate::oci::{Descriptor, HashingWriter, media_type};
 use crate::problem::{IoContext as _, Problem, Result};
@@ -101,9 +101,16 @@ impl Fetch {
             Compression::Gzip => Present::Nothing,
             Compression::None => {
                 let packed = self.pipeline.packed_before("base", layer.diff_id, &self.store);
-                packed.map_or(Present::Nothing, |packed| Present::Packed(Box::new(packed)))
+                packed
+                    .filter(|_| self.has_facts(layer))
+                    .map_or(Present::Nothing, |packed| Present::Packed(Box::new(packed)))
             }
         }
+    }
+
+    /// Whether the records say what is in a layer. Without that no layer counts as known: checks would see an empty base.
+    fn has_facts(&self, layer: &BaseLayer) -> bool {
+        self.store.records().get::<LayerFacts>(Kind::Facts, &layer.diff_id.to_string()).is_some()
     }
 
     fn refuse_if_offline(&self, base: &Base, present: &[Present]) -> Result<()> {
@@ -262,7 +269,7 @@ impl Fetch {
             (format!("{} {}", layer.descriptor.digest, layer.diff_id), layer.diff_id.to_string());
         if !self.no_cache
             && let Some(seen) = records.get::<Seen>(Kind::Base, &seen_key)
-            && records.get::<IgnoredAny>(Kind::Facts, &facts_key).is_some()
+            && self.has_facts(layer)
         {
             return Ok(seen.uncompressed_size);
         }

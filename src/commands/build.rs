@@ -183,7 +183,7 @@ async fn draft(
     let base_layers = base::pull(&base, store, &pipeline, session).await?;
     let (store, image, shown) = (Arc::clone(store), image.clone(), base.shown.clone());
     let (specs, base_layers) = blocking(move || {
-        let facts = facts(&base_layers, &store);
+        let facts = facts(&base_layers, &store)?;
         if let Some(Binary { path, elf }) = &binary {
             binary::libc(path, elf, &shown, libc(&facts))?;
         }
@@ -215,10 +215,18 @@ fn size_of(spec: &LayerSpec) -> LayerSize {
     LayerSize::of(&spec.name, &facts)
 }
 
-/// What the records know of the base's layers; pulling them made sure that they do.
-fn facts(layers: &[Layer], store: &Store) -> Vec<LayerFacts> {
-    let known = |layer: &Layer| store.records().get(Kind::Facts, &layer.diff_id.to_string());
-    layers.iter().map(|layer| known(layer).unwrap_or_default()).collect()
+/// What the records know of the base's layers; pulling them made sure that they do. Checks of an empty base would find
+/// nothing, so a record that was lost meanwhile is a failure.
+fn facts(layers: &[Layer], store: &Store) -> Result<Vec<LayerFacts>> {
+    let lost = |layer: &Layer| {
+        let what = format!("the records of base layer {} were lost during the build", layer.descriptor.digest);
+        Problem::failed(what).help("build again")
+    };
+    let known = |layer: &Layer| {
+        let record = store.records().get(Kind::Facts, &layer.diff_id.to_string());
+        record.ok_or_else(|| lost(layer))
+    };
+    layers.iter().map(known).collect()
 }
 
 /// The assets' entries in their order.

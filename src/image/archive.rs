@@ -12,7 +12,7 @@ use serde_json::json;
 use tar::{EntryType, Header};
 
 use super::Image;
-use super::files::{copy, publish, temporary_in};
+use super::files::{copy, publish, remove_abandoned, temporary_in};
 use super::index::{INDEX_FILE, Index, LAYOUT_FILE};
 use crate::event::{Session, Task, TaskKind, TaskOutcome};
 use crate::oci::Descriptor;
@@ -114,6 +114,7 @@ fn write(
     let path = resolved.as_path();
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(directory).or_failed(|| format!("could not create `{}`", directory.display()))?;
+    remove_abandoned(directory);
     let mut file = temporary_in(directory)?;
     let task = session.task(TaskKind::Write, name, Some(image.size_bytes()));
     let mut archive = Archive { file: file.as_file_mut(), shown: path, task: &task, session };

@@ -2,16 +2,15 @@
 //!
 //! Apart from layouts and archives because both write this way; it knows nothing of what the bytes mean.
 
-use std::fs::{File, OpenOptions, Permissions, TryLockError};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
-use std::time::Duration;
 
 use tempfile::NamedTempFile;
 
-use crate::event::{Event, Session, Task};
-use crate::problem::{IoContext as _, Problem, Result};
+use crate::event::{Session, Task};
+use crate::problem::{IoContext as _, Result};
 
 /// No index, manifest or result file of ours comes near; what is larger is somebody's mistake.
 const MAX_METADATA_BYTES: u64 = 4 * 1024 * 1024;
@@ -36,12 +35,33 @@ pub(super) fn copy(source: &File, size: u64, target: &mut File, task: &Task, ses
 /// What names of files begin with that are not whole yet.
 pub(super) const TEMPORARY_PREFIX: &str = ".lambda-image-";
 
-/// An empty file beside its final place, removed when dropped.
+/// An empty file beside its final place, removed when dropped. It is locked while its owner lives.
 pub(super) fn temporary_in(directory: &Path) -> Result<NamedTempFile> {
-    tempfile::Builder::new()
-        .prefix(TEMPORARY_PREFIX)
-        .tempfile_in(directory)
-        .or_failed(|| format!("could not create a file in `{}`", directory.display()))
+    let failed = || format!("could not create a file in `{}`", directory.display());
+    loop {
+        let file = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(directory).or_failed(failed)?;
+        // Where there are no locks, nobody removes what others left.
+        let _ = file.as_file().try_lock();
+        // Another build may have taken it for abandoned just before it was locked.
+        let ours = file.as_file().metadata().or_failed(failed)?.ino();
+        if fs::symlink_metadata(file.path()).is_ok_and(|found| found.ino() == ours) {
+            return Ok(file);
+        }
+    }
+}
+
+/// Removes the temporary files in `directory` whose owners were killed.
+pub(super) fn remove_abandoned(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let is_temporary = entry.file_name().to_str().is_some_and(|name| name.starts_with(TEMPORARY_PREFIX));
+        if is_temporary
+            && entry.file_type().is_ok_and(|kind| kind.is_file())
+            && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok())
+        {
+            // What cannot be removed costs space, and the next build tries again.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Gives a finished temporary file its name.
@@ -72,26 +92,21 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-/// Waits until no other process holds the lock on `path`; it is given up when the file is dropped.
-pub(super) fn lock(path: &Path, session: &Session) -> Result<File> {
-    /// A turn takes a few milliseconds, and waiting stays interruptible.
-    const PAUSE: Duration = Duration::from_millis(20);
-    let failed = || format!("could not lock `{}`", path.display());
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path).or_failed(failed)?;
-    let mut told = false;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) => {}
-            // As Cargo does where a file system knows no locks.
-            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => return Ok(file),
-            Err(TryLockError::Error(error)) => return Err(Problem::failed(failed()).because(error)),
-        }
-        session.check()?;
-        if !told {
-            session.emit(&Event::Waiting { what: "file lock on the image index" });
-            told = true;
-        }
-        std::thread::sleep(PAUSE);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_nobody_is_writing_is_abandoned() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let written = temporary_in(directory.path()).expect("a file");
+        let abandoned = directory.path().join(".lambda-image-killed");
+        let others = [directory.path().join("lambda-image-mine"), directory.path().join(".lambda-image-directory")];
+        fs::write(&abandoned, "part").expect("written");
+        fs::write(&others[0], "part").expect("written");
+        fs::create_dir(&others[1]).expect("made");
+        remove_abandoned(directory.path());
+        assert!(!abandoned.exists());
+        assert!(written.path().exists() && others.iter().all(|path| path.exists()));
     }
 }

@@ -12,12 +12,15 @@ use serde_json::Value;
 use tempfile::NamedTempFile;
 
 use super::Image;
-use super::files::{TEMPORARY_PREFIX, copy, lock, publish, read, replace, temporary_in};
+use super::files::{TEMPORARY_PREFIX, copy, publish, read, remove_abandoned, replace, temporary_in};
 use super::index::{INDEX_FILE, Index, LAYOUT_FILE, digest_of};
 use crate::event::{Session, TaskKind, TaskOutcome};
 use crate::oci::Digest;
 use crate::problem::{IoContext as _, Problem, Result};
-use crate::store::Store;
+use crate::store::{Hold, Store, lock};
+
+/// What builds that end at once wait for.
+const LOCKED: &str = "file lock on the image index";
 
 /// How far an index may lie within an index.
 const MAX_NESTING: usize = 3;
@@ -29,7 +32,7 @@ const MAX_NESTING: usize = 3;
 pub fn add(store: &Store, name: &str, image: &Image, session: &Session) -> Result<()> {
     store.write_blob(&image.config)?;
     store.write_blob(&image.manifest)?;
-    let _lock = lock(&store.root().join("index.lock"), session)?;
+    let _lock = lock::wait(&store.root().join("index.lock"), Hold::Alone, LOCKED, session)?;
     update(&store.layout_path(), name, image, session, || store.temporary_file())
 }
 
@@ -106,7 +109,8 @@ pub fn export(store: &Store, name: &str, image: &Image, directory: &Path, sessio
     if same_directory(directory, &store.layout_path()) {
         return Ok(());
     }
-    let _lock = lock(&directory.join(LAYOUT_FILE.0), session)?;
+    let _lock = lock::wait(&directory.join(LAYOUT_FILE.0), Hold::Alone, LOCKED, session)?;
+    remove_abandoned(directory);
     let task = session.task(TaskKind::Write, name, Some(image.size_bytes()));
     let all = image.layers.iter().chain([&image.config_descriptor, &image.manifest_descriptor]);
     for descriptor in all {
@@ -136,9 +140,15 @@ fn update(
     temporary: impl Fn() -> Result<NamedTempFile>,
 ) -> Result<()> {
     let (marker, content) = (directory.join(LAYOUT_FILE.0), LAYOUT_FILE.1);
-    // An empty one is the lock of a build that was killed; a whole one may be of a later version than ours.
-    if read(&marker)?.is_none_or(|found| found.is_empty()) {
-        fs::write(&marker, content).or_failed(|| format!("could not write `{}`", marker.display()))?;
+    // A whole one may be of a later version than ours; any other is damaged, or the empty lock of a killed build.
+    if !read(&marker)?.is_some_and(|found| is_marker(&found)) {
+        if fs::symlink_metadata(&marker).is_ok_and(|found| found.is_file()) {
+            // In place, since the marker of a copy is its lock.
+            fs::write(&marker, content).or_failed(|| format!("could not write `{}`", marker.display()))?;
+        } else {
+            // Never through a link: what is at its other end may be a blob.
+            replace(&marker, content, temporary()?)?;
+        }
     }
     let path = directory.join(INDEX_FILE);
     let old = read(&path)?;
@@ -156,6 +166,11 @@ fn update(
     index.put(name, image);
     let bytes = index.to_bytes();
     if old.as_ref() == Some(&bytes) { Ok(()) } else { replace(&path, &bytes, temporary()?) }
+}
+
+/// Whether these bytes say that a directory is an OCI layout (image-spec, image-layout.md).
+fn is_marker(bytes: &[u8]) -> bool {
+    serde_json::from_slice::<Value>(bytes).is_ok_and(|marker| marker["imageLayoutVersion"].is_string())
 }
 
 fn same_directory(one: &Path, other: &Path) -> bool {

@@ -4,20 +4,22 @@
 //! what the bytes mean.
 
 pub mod blob;
+pub mod lock;
 pub mod records;
 mod trust;
 
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::event::{Event, Session};
+use crate::event::Session;
 use crate::oci::{Descriptor, Digest};
 use crate::problem::{IoContext as _, Problem, Result};
 
 pub use blob::BlobWriter;
+pub use lock::Hold;
 pub use records::{Kind, Records};
 
 /// The program's directory below Cargo's target directory. While it is open it holds a shared lock, so that nobody
@@ -45,18 +47,8 @@ impl Store {
             let path = root.join(directory);
             fs::create_dir_all(&path).or_failed(|| format!("could not create `{}`", path.display()))?;
         }
-        let build_lock = lock_file(&root.join("build.lock"))?;
-        match build_lock.try_lock_shared() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                session.emit(&Event::Waiting { what: "file lock on the image store" });
-                build_lock.lock_shared().or_failed(|| format!("could not lock `{}`", root.display()))?;
-            }
-            Err(TryLockError::Error(error)) => {
-                return Err(Problem::failed(format!("could not lock `{}`", root.display())).because(error));
-            }
-        }
-        let (temporary, temporary_lock) = claim_temporary(&root.join("tmp"))?;
+        let build_lock = lock::wait(&root.join("build.lock"), Hold::Shared, "file lock on the image store", session)?;
+        let (temporary, temporary_lock) = claim_temporary(&root.join("tmp"), session)?;
         let records = Records::new(root.join("records"), temporary.path().to_owned());
         Ok(Self { root: root.to_owned(), records, build_lock, temporary, _temporary_lock: temporary_lock })
     }
@@ -186,32 +178,28 @@ fn open_plain(path: &Path) -> std::io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::Error::other("not a regular file")) }
 }
 
-fn lock_file(path: &Path) -> Result<File> {
-    OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)
-        .or_failed(|| format!("could not open `{}`", path.display()))
-}
-
-/// Makes this process's temporary directory and removes those whose owners are gone.
-fn claim_temporary(tmp: &Path) -> Result<(tempfile::TempDir, File)> {
+/// Makes this process's temporary directory and removes what those left whose owners are gone.
+fn claim_temporary(tmp: &Path, session: &Session) -> Result<(tempfile::TempDir, File)> {
     let failed = || format!("could not prepare `{}`", tmp.display());
     // Held while looking, so that nobody's directory is seen between its creation and its lock.
-    let guard = lock_file(&tmp.join("lock"))?;
-    guard.lock().or_failed(failed)?;
+    let _guard = lock::wait(&tmp.join("lock"), Hold::Alone, "file lock on temporary files", session)?;
     for entry in fs::read_dir(tmp).or_failed(failed)? {
-        let path = entry.or_failed(failed)?.path();
-        if path.is_dir() && lock_file(&path.join("lock")).is_ok_and(|lock| lock.try_lock().is_ok()) {
+        let entry = entry.or_failed(failed)?;
+        let path = entry.path();
+        // Not what a link leads to: that is not ours.
+        if entry.file_type().or_failed(failed)?.is_dir()
+            && lock::open(&path.join("lock")).is_ok_and(|lock| lock.try_lock().is_ok())
+        {
             // What cannot be removed costs space, and the next build tries again.
             let _ = fs::remove_dir_all(&path);
         }
     }
     let mine = tempfile::TempDir::new_in(tmp).or_failed(failed)?;
-    let lock = lock_file(&mine.path().join("lock"))?;
-    lock.lock().or_failed(failed)?;
-    Ok((mine, lock))
+    let lock = lock::open(&mine.path().join("lock"))?;
+    match lock.lock() {
+        Err(error) if error.kind() != std::io::ErrorKind::Unsupported => Err(error).or_failed(failed),
+        _ => Ok((mine, lock)),
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod base;
 mod build;
 mod cli;
 mod config;
+mod crash;
 mod emulator;
 mod levels;
 mod login;

@@ -68,6 +68,10 @@ impl Program {
         Self { command }
     }
 
+    pub(super) fn into_command(self) -> Command {
+        self.command
+    }
+
     /// Runs it to its end.
     pub fn run(mut self) -> Outcome {
         let output = self.command.output().expect("the program under test starts");

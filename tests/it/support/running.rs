@@ -1,0 +1,145 @@
+//! A run of the program that is still going: to be signalled, and watched for how much memory it takes.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::program::Program;
+use super::tools::{PATIENCE, succeed, tool};
+
+/// The program while it runs.
+pub struct Running {
+    child: Child,
+    peak: JoinHandle<u64>,
+    stdout: JoinHandle<String>,
+    stderr: JoinHandle<String>,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// The exit code, if it was not a signal that ended it.
+    pub code: Option<i32>,
+    pub signal: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+    /// The most memory it had (`VmHWM`), in KiB.
+    pub peak_kib: u64,
+}
+
+impl Program {
+    /// Starts it, in a process group of its own.
+    pub fn start(self) -> Running {
+        self.start_with(read)
+    }
+
+    /// Starts it with a pipe for its stderr that nobody ever reads.
+    pub fn start_unread(self) -> Running {
+        self.start_with(|pipe| {
+            // It must stay open for as long as the program runs.
+            std::mem::forget(pipe);
+            thread::spawn(String::new)
+        })
+    }
+
+    fn start_with(self, stderr: fn(ChildStderr) -> JoinHandle<String>) -> Running {
+        let mut command = self.into_command();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let mut child = command.spawn().expect("the program under test starts");
+        let pid = child.id();
+        Running {
+            stdout: read(child.stdout.take().expect("a pipe")),
+            stderr: stderr(child.stderr.take().expect("a pipe")),
+            peak: thread::spawn(move || watch(pid)),
+            child,
+        }
+    }
+
+    /// Runs it to its end.
+    pub fn watched(self) -> Ended {
+        self.start().wait()
+    }
+}
+
+impl Running {
+    /// Sends a signal to the program alone.
+    pub fn signal(&self, name: &str) {
+        self.kill(name, i64::from(self.child.id()));
+    }
+
+    /// Sends a signal to the program and all that it started, as a terminal does.
+    pub fn signal_group(&self, name: &str) {
+        self.kill(name, -i64::from(self.child.id()));
+    }
+
+    /// Sends a signal to the program, which may have ended.
+    pub fn signal_or_gone(&self, name: &str) {
+        // Nobody has waited for it yet, so its number is still its own.
+        drop(Command::new(tool("kill")).args(["-s", name, "--", &self.child.id().to_string()]).output());
+    }
+
+    /// How much of a processor's time it has had.
+    pub fn processor_ticks(&self) -> Option<u64> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
+        let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
+    }
+
+    fn kill(&self, name: &str, pid: i64) {
+        succeed(Command::new(tool("kill")).args(["-s", name, "--", &pid.to_string()]));
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("the state of the program").is_some()
+    }
+
+    /// Waits for its end; one that takes longer than anything may is killed.
+    pub fn wait(mut self) -> Ended {
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("the state of the program") {
+                break status;
+            }
+            if Instant::now() > deadline {
+                self.child.kill().expect("killed");
+            }
+            thread::park_timeout(Duration::from_millis(1));
+        };
+        Ended {
+            code: status.code(),
+            signal: status.signal(),
+            stdout: self.stdout.join().expect("UTF-8 on stdout"),
+            stderr: self.stderr.join().expect("UTF-8 on stderr"),
+            peak_kib: self.peak.join().expect("the watch"),
+        }
+    }
+}
+
+fn read(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
+    thread::spawn(move || {
+        let mut text = String::new();
+        from.read_to_string(&mut text).expect("UTF-8");
+        text
+    })
+}
+
+/// The kernel keeps the peak, so that only what happens in the last moments can be missed.
+fn watch(pid: u32) -> u64 {
+    let mut peak = 0;
+    while let Some(now) = peak_kib(pid) {
+        peak = now;
+        thread::park_timeout(Duration::from_millis(2));
+    }
+    peak
+}
+
+/// `VmHWM`, which a process that has ended has no more.
+fn peak_kib(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
+}
