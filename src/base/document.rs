@@ -16,6 +16,10 @@ use crate::problem::{Problem, Result};
 /// The most entries an index may have.
 const MAX_INDEX_ENTRIES: usize = 1000;
 
+/// The most values a config may have; images of a hundred layers have some thousand. A value takes a hundred times the
+/// memory of its text, so that the size alone is no bound.
+const MAX_CONFIG_VALUES: usize = 20_000;
+
 /// Docker's first format, in its two spellings.
 const SCHEMA_1: &str = "application/vnd.docker.distribution.manifest.v1+";
 
@@ -170,6 +174,10 @@ pub(super) fn choose<'a>(entries: &'a [Entry], architecture: Architecture, what:
 /// # Errors
 /// When it is no config, or one for another platform.
 pub(super) fn parse_config(bytes: &[u8], architecture: Architecture, what: &str) -> Result<Value> {
+    if values_at_most(bytes) > MAX_CONFIG_VALUES {
+        let message = format!("the config of {what} has more than {MAX_CONFIG_VALUES} values");
+        return Err(Problem::failed(message).help("no real image has so many; take another base"));
+    }
     let config: Value = serde_json::from_slice(bytes)
         .ok()
         .filter(Value::is_object)
@@ -184,6 +192,21 @@ pub(super) fn parse_config(bytes: &[u8], architecture: Architecture, what: &str)
         .help("build for another platform (`--x86-64`, `--arm64`), or take another base"));
     }
     Ok(config)
+}
+
+/// A bound of how many values some JSON has, found without reading them into memory.
+fn values_at_most(json: &[u8]) -> usize {
+    let (mut is_text, mut is_escaped, mut count) = (false, false, 0);
+    for byte in json {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_text => is_escaped = true,
+            b'"' => is_text = !is_text,
+            b',' | b'[' | b'{' if !is_text => count += 1,
+            _ => {}
+        }
+    }
+    count + 1
 }
 
 /// The diff-ids a config lists.
@@ -398,6 +421,25 @@ mod tests {
         ] {
             assert_eq!(refused_layer(media_type, &urls, diff_id), why.map(|why| format!("{layer} {why}")));
         }
+    }
+
+    #[test]
+    fn values_are_counted_outside_of_texts() {
+        for (json, count) in
+            [(r#"1"#, 1), (r#"{"a":[1,2],"b":{}}"#, 6), (r#"{"a,,[[{":"\",,"}"#, 2), (r#"["\\",1]"#, 3)]
+        {
+            assert_eq!(values_at_most(json.as_bytes()), count, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_config_of_too_many_values_is_refused() {
+        let config = |count: usize| {
+            format!(r#"{{"os":"linux","architecture":"amd64","x":[{}]}}"#, ["0"; 1].repeat(count).join(","))
+        };
+        parse_config(config(19_900).as_bytes(), Architecture::Amd64, "`x`").expect("many, but not too many");
+        let problem = parse_config(config(20_000).as_bytes(), Architecture::Amd64, "`x`").expect_err("too many");
+        assert_eq!(problem.message(), "the config of `x` has more than 20000 values");
     }
 
     #[test]

@@ -482,8 +482,11 @@ fn files_below(directory: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// What may happen to a file; `other` is another file of the same directory.
-const DAMAGES: [(&str, fn(&Path, &Path)); 6] = [
+/// Something that happens to the first file; the second is another one of the same directory.
+type Damage = fn(&Path, &Path);
+
+/// What may happen to a file.
+const DAMAGES: [(&str, Damage); 6] = [
     ("truncated", |path, _| {
         let file = File::options().write(true).open(path).expect("opened");
         file.set_len(file.metadata().expect("its size").len() / 2).expect("truncated");

@@ -9,6 +9,7 @@ mod cli;
 mod config;
 mod crash;
 mod emulator;
+mod hostile;
 mod levels;
 mod login;
 mod making;

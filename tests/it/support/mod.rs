@@ -16,3 +16,4 @@ pub mod registry;
 pub mod running;
 pub mod site;
 pub mod tools;
+pub mod tunnel;

@@ -62,6 +62,8 @@ pub enum Fault {
     Cut(usize),
     /// The body is cut to so many bytes, and its `Content-Length` with it.
     Shorten(usize),
+    /// The body is whole and then breaks off, since its `Content-Length` promised so many bytes.
+    Promise(u64),
     /// The body stands still after so many bytes.
     Stall(usize),
     /// The body comes byte by byte, never standing still.
@@ -437,6 +439,10 @@ fn spoil(mut answer: Answer, fault: Fault, request: &Recorded) -> Answer {
         Fault::Cut(count) => {
             length(&mut answer, bytes.len());
             answer.body = Spoilt::Cut(bytes.slice(..count.min(bytes.len())));
+        }
+        Fault::Promise(count) => {
+            answer.head.headers_mut().insert(header::CONTENT_LENGTH, count.into());
+            answer.body = Spoilt::Cut(bytes);
         }
         Fault::Shorten(count) => answer.body = Spoilt::Whole(bytes.slice(..count.min(bytes.len()))),
         Fault::Stall(count) => {
