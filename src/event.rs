@@ -42,6 +42,12 @@ pub enum Event<'a> {
     Detail { message: &'a str },
     /// A file or directory with an image was written.
     Wrote { package: &'a str, bin: &'a str, what: &'a str, path: &'a Path },
+    /// What a push has to do is known: with `--dry-run` all that is told.
+    PushPlanned { bin: &'a str, plan: &'a PushPlan },
+    /// A layer is confirmed to be in the repository; layers come as they get there, not in the image's order.
+    LayerPushed { bin: &'a str, layer: &'a PushedLayer },
+    /// An image is in the repository under all its tags.
+    ImagePushed { bin: &'a str, push: &'a PushResult },
     /// An image is complete.
     ImageBuilt { image: &'a ImageResult },
     /// Everything asked for is done.
@@ -63,6 +69,8 @@ pub enum TaskKind {
     Layer,
     /// An archive or layout is written.
     Write,
+    /// A blob is sent to a registry; its bytes count as they are on the wire.
+    Push,
 }
 
 /// How a task ended.
@@ -132,6 +140,84 @@ pub struct FunctionResult {
     pub version: Option<String>,
     /// The alias that points to it.
     pub alias: Option<String>,
+}
+
+/// How a layer gets into a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PushStep {
+    /// It is there.
+    Reuse,
+    /// Another repository of the registry has it, and may lend it.
+    Mount,
+    /// It comes straight from the base's registry.
+    Relay,
+    /// It is sent from here.
+    Upload,
+}
+
+/// One layer of a [`PushPlan`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedLayer {
+    /// A name for people.
+    pub name: String,
+    /// The digest of the compressed bytes, if it is known before they are made.
+    pub digest: Option<Digest>,
+    /// What is to be done.
+    pub step: PushStep,
+    /// Compressed bytes, or the most that there can be.
+    pub size: u64,
+    /// Whether `size` is only the most that there can be.
+    pub at_most: bool,
+}
+
+/// What a push has to do, before it does it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushPlan {
+    /// `HOST/REPOSITORY`.
+    pub repository: String,
+    /// The layers, base first.
+    pub layers: Vec<PlannedLayer>,
+    /// Bytes that are there.
+    pub reused_bytes: u64,
+    /// Bytes that are asked of other repositories.
+    pub mounted_bytes: u64,
+    /// Bytes that come from the base's registry.
+    pub relayed_bytes: u64,
+    /// Bytes that are sent from here, or the most that there can be.
+    pub uploaded_bytes: u64,
+    /// Whether `uploaded_bytes` is only the most that there can be.
+    pub at_most: bool,
+}
+
+/// A layer that a repository has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushedLayer {
+    /// A name for people.
+    pub name: String,
+    /// The digest of the compressed bytes.
+    pub digest: Digest,
+    /// Compressed bytes.
+    pub size: u64,
+    /// How it got there.
+    pub step: PushStep,
+}
+
+/// What a push did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushResult {
+    /// `HOST/REPOSITORY@sha256:...`.
+    pub image_uri: String,
+    /// The digest of the manifest.
+    pub digest: Digest,
+    /// All tags that point to it now, by this push.
+    pub tags: Vec<String>,
+    /// The layers, base first.
+    pub layers: Vec<PushedLayer>,
+    /// Bytes of layers, config and manifest that were sent, mounted ones not counted.
+    pub sent_bytes: u64,
+    /// Bytes that were there or in another repository.
+    pub reused_bytes: u64,
 }
 
 /// Hears what happens.

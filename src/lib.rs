@@ -5,8 +5,8 @@
 //!
 //! - surface: [`report`] prints what happens;
 //! - recipes: [`commands`] read as the list of steps they are, over [`config`] over [`cli`];
-//! - bridges: [`base`] brings a base image in;
-//! - wires (async): [`registry`] speaks the registry protocol;
+//! - bridges: [`base`] brings a base image in, [`publish`] takes an image out;
+//! - wires (async): [`registry`] speaks the registry protocol, [`aws`] asks AWS;
 //! - engines (blocking): [`store`] under [`layer`] under [`image`] under [`check`]; [`cargo`] alone;
 //! - words: [`oci`], [`platform`], [`event`], [`problem`], [`units`].
 
@@ -17,7 +17,9 @@ pub mod commands;
 pub mod config;
 
 pub mod base;
+pub mod publish;
 
+pub mod aws;
 pub mod registry;
 
 pub mod cargo;

@@ -14,6 +14,8 @@ fn rooms() -> BTreeMap<&'static str, (u8, &'static [&'static str])> {
         ("config", (4, &["cli"])),
         ("cli", (4, &[])),
         ("base", (3, &[])),
+        ("publish", (3, &[])),
+        ("aws", (2, &[])),
         ("registry", (2, &[])),
         ("check", (1, &["image", "layer", "store"])),
         ("image", (1, &["layer", "store"])),

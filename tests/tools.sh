@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need and finds missing: packages of Debian, and the Lambda emulator into <target>/tools.
+# Installs what the tests need and finds missing: packages of Debian, and into <target>/tools the Lambda emulator and
+# moto, which stands in for AWS.
 # Says nothing and changes nothing when all is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -15,6 +16,7 @@ wheel=aws-sam-cli==1.170.0
 target=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 tools=$target/tools
 emulators=(aws-lambda-rie-x86_64 aws-lambda-rie-arm64)
+moto=moto[server]==5.2.5
 
 emulators_present() {
     local emulator
@@ -22,6 +24,10 @@ emulators_present() {
     for emulator in "${emulators[@]}"; do
         [ -x "$tools/$emulator" ] || return 1
     done
+}
+
+moto_present() {
+    [ "$(cat "$tools/moto/version" 2>/dev/null)" = "$moto" ] && [ -x "$tools/moto/bin/moto_server" ]
 }
 
 packages=()
@@ -37,6 +43,9 @@ need strace strace
 need umoci umoci
 if ! emulators_present; then
     python3 -m pip --version >/dev/null 2>&1 || packages+=(python3 python3-pip)
+fi
+if ! moto_present; then
+    python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || packages+=(python3 python3-venv)
 fi
 
 if [ ${#packages[@]} -gt 0 ]; then
@@ -66,4 +75,12 @@ with zipfile.ZipFile(glob.glob(os.path.join(download, "*.whl"))[0]) as wheel:
         os.replace(path, os.path.join(tools, name))
 PYTHON
     echo "$wheel" >"$tools/wheel"
+fi
+
+if ! moto_present; then
+    rm -rf "$tools/moto"
+    python3 -m venv "$tools/moto" >&2 || fail "could not make a Python environment in $tools/moto"
+    "$tools/moto/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary=:all: "$moto" >&2 ||
+        fail "could not install the Python package $moto"
+    echo "$moto" >"$tools/moto/version"
 fi

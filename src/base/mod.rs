@@ -4,7 +4,8 @@
 //! - `document`: manifests, indexes and configs, strictly read;
 //! - `remote`: images of registries;
 //! - `local`: layouts and archives, `docker`: what `docker save` writes;
-//! - `fetch`: layers into the store, verified, each looked through once.
+//! - `fetch`: layers into the store, verified, each looked through once;
+//! - `relay`: layers from where they are straight to whoever takes them.
 //!
 //! Resolving reads small documents only, so that everything else can be checked before bytes move.
 
@@ -13,6 +14,7 @@ mod document;
 mod fetch;
 mod local;
 pub mod reference;
+mod relay;
 mod remote;
 
 use std::path::PathBuf;

@@ -25,6 +25,14 @@ pub const DEFAULT_LEVEL: u32 = 2;
 /// Magic, deflate, no flags, no time, no extra flags, unknown system (RFC 1952, 2.3).
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 
+/// The most bytes that `tar_bytes` bytes of tar become: a block that would grow is stored.
+#[must_use]
+pub fn bound(tar_bytes: u64) -> u64 {
+    let pieces = (BLOCK_BYTES as u64).div_ceil(STORED_LIMIT as u64);
+    let frame = (HEADER.len() + LAST_BLOCK.len() + 8) as u64;
+    tar_bytes + frame + tar_bytes.div_ceil(BLOCK_BYTES as u64) * pieces * 5
+}
+
 /// An empty final block with fixed codes (RFC 1951, 3.2.6) ends the member.
 const LAST_BLOCK: [u8; 2] = [3, 0];
 

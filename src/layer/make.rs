@@ -22,7 +22,7 @@ use super::{BlockWriter, Layer, Origin, Pipeline, elf, facts, tarball};
 use crate::event::{Session, Task, TaskKind, TaskOutcome};
 use crate::oci::{Descriptor, DiffId, Digest, HashingWriter, media_type};
 use crate::problem::{Problem, Result};
-use crate::store::{Kind, Store};
+use crate::store::{BlobWriter, Kind, Store};
 
 /// How records are used while making layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,15 +59,21 @@ struct Making<'a> {
     failed: AtomicBool,
 }
 
+impl<'a> Making<'a> {
+    fn new(store: &'a Store, session: &'a Session, reuse: Reuse) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let listed_at = i64::try_from(now).unwrap_or(i64::MAX);
+        Self { store, session, reuse, listed_at, failed: AtomicBool::new(false) }
+    }
+}
+
 impl Pipeline {
     /// Makes layers, several at once, the largest first; returns them in the order of `specs`.
     ///
     /// # Errors
     /// The first failure of any layer; the others stop.
     pub fn make(&self, specs: &[LayerSpec], store: &Store, session: &Session, reuse: Reuse) -> Result<Vec<Layer>> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let listed_at = i64::try_from(now).unwrap_or(i64::MAX);
-        let making = Making { store, session, reuse, listed_at, failed: AtomicBool::new(false) };
+        let making = Making::new(store, session, reuse);
         let mut order: Vec<_> = (0..specs.len()).collect();
         order.sort_by_key(|index| std::cmp::Reverse(specs[*index].entries.iter().map(Entry::size).sum::<u64>()));
         let next = AtomicUsize::new(0);
@@ -108,19 +114,72 @@ impl Pipeline {
         }
         let tar_size = tarball::size(&spec.entries);
         let task = session.task(TaskKind::Layer, &spec.name, Some(tar_size));
+        let layer = self.pack(spec, store.writer()?, BlobWriter::finish, &task, making)?;
+        task.finish(TaskOutcome::Done);
+        Ok(layer)
+    }
+
+    /// Makes a layer into `sink` instead of the store, the same bytes each time, and remembers what it is. `finish` tells
+    /// digest and size of what went into the sink; the layer's blob is where it would lie in the store.
+    ///
+    /// # Errors
+    /// When a file cannot be read or changes meanwhile, or what the sink fails with.
+    pub fn make_into<W: Write + Send>(
+        &self,
+        spec: &LayerSpec,
+        sink: W,
+        finish: impl FnOnce(W) -> Result<(Digest, u64)>,
+        store: &Store,
+        session: &Session,
+    ) -> Result<Layer> {
+        // Whoever takes the bytes tells how far they are.
+        let task = Session::silent().task(TaskKind::Layer, &spec.name, None);
+        self.pack(spec, sink, finish, &task, &Making::new(store, session, Reuse::Nothing))
+    }
+
+    /// What the records say a layer will be, whether or not its bytes are anywhere. Its tar is hashed at most, and only
+    /// if it is likely that nothing but time stamps changed.
+    ///
+    /// # Errors
+    /// When a file that is hashed cannot be read or changes meanwhile.
+    pub fn recall(&self, spec: &LayerSpec, store: &Store, session: &Session) -> Result<Option<Layer>> {
+        let making = Making::new(store, session, Reuse::Records);
+        let of = |tar: &TarRecord| {
+            let blob = store.records().get::<BlobRecord>(Kind::Layer, &self.blob_key(tar.diff_id))?;
+            Some(layer(spec.name.clone(), spec.origin, store, tar.diff_id, &blob, true))
+        };
+        let fingerprint = entries::fingerprint(&spec.entries, &format!("format {FORMAT_VERSION}"));
+        let known = store.records().get::<TarRecord>(Kind::Fingerprint, &fingerprint);
+        if let Some(layer) = known.as_ref().and_then(of) {
+            return Ok(Some(layer));
+        }
+        let Some(tar) = hash_if_promising(spec, &making, |last| of(last).is_some())? else { return Ok(None) };
+        remember_tar(spec, store, &fingerprint, &tar, making.listed_at)?;
+        Ok(of(&tar))
+    }
+
+    /// The common part of the two ways to make one layer.
+    fn pack<W: Write + Send>(
+        &self,
+        spec: &LayerSpec,
+        sink: W,
+        finish: impl FnOnce(W) -> Result<(Digest, u64)>,
+        task: &Task,
+        making: &Making<'_>,
+    ) -> Result<Layer> {
+        let Making { store, session, .. } = *making;
         let context = |problem: Problem| problem.context(format!("could not pack layer `{}`", spec.name));
         let produce =
             |inner: &mut BlockWriter<'_>| tarball::write(&spec.entries, &mut Stoppable { inner, stop: &making.failed });
-        let (writer, diff_id, uncompressed_size) =
-            self.run(store.writer()?, &task, session, produce).map_err(context)?;
-        let (digest, size) = writer.finish()?;
+        let (sink, diff_id, uncompressed_size) = self.run(sink, task, session, produce).map_err(context)?;
+        let (digest, size) = finish(sink)?;
         let facts = facts_of(spec, uncompressed_size);
         let blob = BlobRecord { digest, size, uncompressed_size };
         self.remember_blob(store, diff_id, &blob, &facts)?;
         let tar = TarRecord { diff_id, uncompressed_size };
+        let fingerprint = entries::fingerprint(&spec.entries, &format!("format {FORMAT_VERSION}"));
         remember_tar(spec, store, &fingerprint, &tar, making.listed_at)?;
         store.records().put(Kind::Fingerprint, &last_key(spec), &tar)?;
-        task.finish(TaskOutcome::Done);
         Ok(layer(spec.name.clone(), spec.origin, store, diff_id, &blob, false))
     }
 
@@ -130,7 +189,7 @@ impl Pipeline {
         let known = store.records().get::<TarRecord>(Kind::Fingerprint, fingerprint);
         let mut found = known.and_then(|tar| self.stored(spec, store, &tar));
         if found.is_none()
-            && let Some(tar) = self.hash_if_promising(spec, making)?
+            && let Some(tar) = hash_if_promising(spec, making, |last| self.stored(spec, store, last).is_some())?
         {
             remember_tar(spec, store, fingerprint, &tar, making.listed_at)?;
             found = self.stored(spec, store, &tar);
@@ -149,25 +208,6 @@ impl Pipeline {
         let blob = store.records().get::<BlobRecord>(Kind::Layer, &self.blob_key(tar.diff_id))?;
         let layer = layer(spec.name.clone(), spec.origin, store, tar.diff_id, &blob, true);
         store.contains(&layer.descriptor).then_some(layer)
-    }
-
-    /// Hashes the tar without compressing it, if what was last packed under this name had the same size and is still
-    /// there: most likely only time stamps changed, as after a fresh checkout.
-    fn hash_if_promising(&self, spec: &LayerSpec, making: &Making<'_>) -> Result<Option<TarRecord>> {
-        let Making { store, session, .. } = *making;
-        let tar_size = tarball::size(&spec.entries);
-        let last = store.records().get::<TarRecord>(Kind::Fingerprint, &last_key(spec));
-        let promising = last.filter(|last| last.uncompressed_size == tar_size);
-        if promising.and_then(|last| self.stored(spec, store, &last)).is_none() {
-            return Ok(None);
-        }
-        let task = session.task(TaskKind::Hash, &spec.name, Some(tar_size));
-        let mut hasher = TarHasher { inner: HashingWriter::new(io::sink()), task: &task, session };
-        tarball::write(&spec.entries, &mut Stoppable { inner: &mut hasher, stop: &making.failed })
-            .map_err(|problem| problem.context(format!("could not hash layer `{}`", spec.name)))?;
-        let (_, digest, uncompressed_size) = hasher.inner.finish();
-        task.finish(TaskOutcome::Done);
-        Ok(Some(TarRecord { diff_id: DiffId(digest), uncompressed_size }))
     }
 
     /// Compresses an existing tar (a base's uncompressed layer) into the store and records its facts.
@@ -217,6 +257,28 @@ fn layer(name: String, origin: Origin, store: &Store, diff_id: DiffId, blob: &Bl
     let BlobRecord { digest, size, uncompressed_size } = *blob;
     let descriptor = Descriptor { media_type: media_type::OCI_LAYER_GZIP.to_owned(), digest, size };
     Layer { name, origin, descriptor, diff_id, uncompressed_size, reused, blob: store.blob_path(&digest) }
+}
+
+/// Hashes the tar without compressing it, if what was last packed under this name had the same size and is `known`
+/// still: most likely only time stamps changed, as after a fresh checkout.
+fn hash_if_promising(
+    spec: &LayerSpec,
+    making: &Making<'_>,
+    known: impl Fn(&TarRecord) -> bool,
+) -> Result<Option<TarRecord>> {
+    let Making { store, session, .. } = *making;
+    let tar_size = tarball::size(&spec.entries);
+    let last = store.records().get::<TarRecord>(Kind::Fingerprint, &last_key(spec));
+    if !last.is_some_and(|last| last.uncompressed_size == tar_size && known(&last)) {
+        return Ok(None);
+    }
+    let task = session.task(TaskKind::Hash, &spec.name, Some(tar_size));
+    let mut hasher = TarHasher { inner: HashingWriter::new(io::sink()), task: &task, session };
+    tarball::write(&spec.entries, &mut Stoppable { inner: &mut hasher, stop: &making.failed })
+        .map_err(|problem| problem.context(format!("could not hash layer `{}`", spec.name)))?;
+    let (_, digest, uncompressed_size) = hasher.inner.finish();
+    task.finish(TaskOutcome::Done);
+    Ok(Some(TarRecord { diff_id: DiffId(digest), uncompressed_size }))
 }
 
 /// Remembers a tar by its fingerprint, unless its files are too fresh for their time stamps to be trusted.

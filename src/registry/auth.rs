@@ -12,7 +12,7 @@ use reqwest::{Method, Url};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
-use super::credentials::{Authorization, CredentialSource, Credentials, Secret};
+use super::credentials::{Authorization, CredentialSource, Credentials, Lease, Secret};
 use super::error::{Error, refused, unreachable};
 use super::origin::{Origin, redacted};
 use super::transport::{Http, read_capped};
@@ -28,13 +28,35 @@ const DEFAULT_LIFETIME: Duration = Duration::from_secs(60);
 /// A token is renewed this long before its end, so that it does not expire on the way.
 const RENEWAL_MARGIN: Duration = Duration::from_secs(10);
 
-/// What a request is going to do in a repository, in a token server's words.
+/// Leased credentials are renewed this long before their end: a request with gigabytes takes its time.
+const LEASE_MARGIN: Duration = Duration::from_secs(5 * 60);
+
+/// What a request is going to do in which repositories, in a token server's words.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Scope(String);
+pub(super) struct Scope {
+    parts: Vec<String>,
+    /// Whether anybody may do it, so that going on without a login makes sense.
+    for_anybody: bool,
+}
 
 impl Scope {
     pub(super) fn pull(repository: &str) -> Self {
-        Self(format!("repository:{repository}:pull"))
+        Self { parts: vec![format!("repository:{repository}:pull")], for_anybody: true }
+    }
+
+    pub(super) fn push(repository: &str) -> Self {
+        Self { parts: vec![format!("repository:{repository}:pull,push")], for_anybody: false }
+    }
+
+    /// To push to `repository` what `from` has. Some token servers read only the first part.
+    pub(super) fn mount(repository: &str, from: &str) -> Self {
+        let mut scope = Self::push(repository);
+        scope.parts.push(format!("repository:{from}:pull"));
+        scope
+    }
+
+    fn parts(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.parts.iter().map(|part| ("scope", part.as_str()))
     }
 }
 
@@ -60,6 +82,8 @@ struct State {
     scheme: Option<Scheme>,
     /// Absent until they were looked up, which may run a helper.
     credentials: Option<Option<Credentials>>,
+    /// When leased credentials are to be renewed.
+    lease_ends: Option<Instant>,
     /// One a scope: a token server's answer is good for nothing else.
     tokens: HashMap<Scope, Token>,
 }
@@ -72,7 +96,12 @@ struct Token {
 
 impl Authority {
     pub(super) fn new(origin: Origin, source: CredentialSource, session: Session) -> Self {
-        Self { origin, source, session, state: Mutex::default() }
+        let mut state = State::default();
+        if matches!(source, CredentialSource::Renewed(_)) {
+            // ECR wants Basic and nothing else; its credentials must not follow a challenge to a token server.
+            state.scheme = Some(Scheme::Basic);
+        }
+        Self { origin, source, session, state: Mutex::new(state) }
     }
 
     /// What to send with a request: nothing until the registry asked for something.
@@ -87,8 +116,8 @@ impl Authority {
         }
     }
 
-    /// Answers the challenge of a request that was refused although it carried `used`. `None` when there is nothing
-    /// better to send.
+    /// Answers the challenge of a request that was refused although it carried `used`, or that `used` is too old.
+    /// `None` when there is nothing better to send.
     ///
     /// # Errors
     /// When the challenge is not acceptable, or no token is to be had.
@@ -100,7 +129,17 @@ impl Authority {
         headers: &HeaderMap,
     ) -> Result<Option<Authorization>, Error> {
         let mut state = self.state.lock().await;
-        // Another request may have renewed the token while this one was on its way.
+        if matches!(self.source, CredentialSource::Renewed(_)) {
+            // Another request may have renewed them while this one was on its way.
+            let current = self.authorize(&mut state, http, Scheme::Basic, scope).await?;
+            if current.as_ref() != used {
+                return Ok(current);
+            }
+            state.credentials = None;
+            let better = self.authorize(&mut state, http, Scheme::Basic, scope).await?;
+            return Ok(better.filter(|better| Some(better) != used));
+        }
+        // As above, with tokens.
         if let Some(token) = state.tokens.get(scope)
             && Some(&token.authorization) != used
         {
@@ -148,7 +187,7 @@ impl Authority {
         {
             return Ok(Some(token.authorization.clone()));
         }
-        let credentials = self.credentials(state).await?;
+        let credentials = self.credentials(state, scope).await?;
         match scheme {
             Scheme::Basic => Ok(match credentials {
                 Some(Credentials::Password { username, password }) => Some(Authorization::basic(&username, &password)?),
@@ -157,7 +196,7 @@ impl Authority {
             Scheme::Bearer { realm, service } => {
                 let mut ask = TokenRequest { origin: &self.origin, http, realm, service, scope, credentials };
                 let answer = match ask.send().await {
-                    Err(error) if ask.credentials.is_some() && is_bad_login(&error) => {
+                    Err(error) if ask.credentials.is_some() && scope.for_anybody && is_bad_login(&error) => {
                         // public.ecr.aws answers an old login with 400 although anybody may pull there.
                         self.session.warn(
                             &format!("the login stored for `{}` was refused, going on without it", self.origin),
@@ -176,13 +215,27 @@ impl Authority {
         }
     }
 
-    async fn credentials(&self, state: &mut State) -> Result<Option<Credentials>, Error> {
-        if let Some(credentials) = &state.credentials {
+    async fn credentials(&self, state: &mut State, scope: &Scope) -> Result<Option<Credentials>, Error> {
+        let is_over = state.lease_ends.is_some_and(|end| end <= Instant::now());
+        if let Some(credentials) = state.credentials.as_ref().filter(|_| !is_over) {
             return Ok(credentials.clone());
+        }
+        if let CredentialSource::Renewed(renewal) = &self.source {
+            let asked_at = Instant::now();
+            let Lease { credentials, lifetime } = renewal.ask().await?;
+            // The monotonic clock, and not the date that came with them: a wrong clock must not matter.
+            state.lease_ends = Some(asked_at + lifetime.saturating_sub(LEASE_MARGIN).max(lifetime / 2));
+            state.credentials = Some(Some(credentials.clone()));
+            return Ok(Some(credentials));
         }
         let (source, registry) = (self.source.clone(), self.origin.name().to_owned());
         let found = tokio::task::spawn_blocking(move || source.find(&registry)).await;
         let found = found.map_err(|error| Problem::failed("looking for a login failed").because(error))?;
+        if !scope.for_anybody {
+            let found = found?;
+            state.credentials = Some(found.clone());
+            return Ok(found);
+        }
         let found = found.unwrap_or_else(|problem| {
             // Left by a Docker that is gone, as a rule; what is public can be had all the same.
             let why = [vec![problem.message().to_owned()], problem.causes()].concat().join(": ");
@@ -252,7 +305,7 @@ impl TokenRequest<'_> {
                 form.query_pairs_mut()
                     .append_pair("grant_type", "refresh_token")
                     .append_pair("service", service.unwrap_or_default())
-                    .append_pair("scope", &self.scope.0)
+                    .extend_pairs(self.scope.parts())
                     .append_pair("client_id", "cargo-lambda-image")
                     .append_pair("refresh_token", token.expose());
                 let body = form.query().unwrap_or_default().to_owned();
@@ -265,7 +318,7 @@ impl TokenRequest<'_> {
                 let mut url = self.realm.clone();
                 url.query_pairs_mut()
                     .extend_pairs(service.map(|service| ("service", service)))
-                    .append_pair("scope", &self.scope.0);
+                    .extend_pairs(self.scope.parts());
                 let request = client.request(Method::GET, url);
                 match login {
                     Some(Credentials::Password { username, password }) => {

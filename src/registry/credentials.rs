@@ -6,10 +6,13 @@ use std::fmt;
 use std::fs::File;
 use std::io::{BufReader, ErrorKind};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use docker_credential::{CredentialRetrievalError, DockerCredential};
+use futures_util::future::BoxFuture;
 use reqwest::header::HeaderValue;
 
 use crate::problem::{Problem, Result};
@@ -93,6 +96,38 @@ pub enum CredentialSource {
     Given(Credentials),
     /// The files in which Docker and podman keep logins, in order; helpers named there are run.
     Files(Vec<PathBuf>),
+    /// Those that this gives, for as long as they last; they are sent with the first request already.
+    Renewed(Renewal),
+}
+
+/// Credentials and how long they last from now on.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    /// What is sent.
+    pub credentials: Credentials,
+    /// How long it may be used.
+    pub lifetime: Duration,
+}
+
+/// Gives credentials whenever they are asked for: ECR's, which last twelve hours.
+#[derive(Clone)]
+pub struct Renewal(Arc<dyn Fn() -> BoxFuture<'static, Result<Lease>> + Send + Sync>);
+
+impl Renewal {
+    /// Credentials come from `ask`, which is called once at a time, and not before they are needed.
+    pub fn new(ask: impl Fn() -> BoxFuture<'static, Result<Lease>> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(ask))
+    }
+
+    pub(super) async fn ask(&self) -> Result<Lease> {
+        (self.0)().await
+    }
+}
+
+impl fmt::Debug for Renewal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Renewal")
+    }
 }
 
 impl CredentialSource {
@@ -111,13 +146,13 @@ impl CredentialSource {
         Self::Files(files.into_iter().flatten().collect())
     }
 
-    /// The credentials for the registry that references call `registry`. Blocking: helpers are run.
+    /// The lasting credentials for the registry that references call `registry`. Blocking: helpers are run.
     ///
     /// # Errors
     /// When a file cannot be read or a helper fails.
     pub(super) fn find(&self, registry: &str) -> Result<Option<Credentials>> {
         match self {
-            Self::Anonymous => Ok(None),
+            Self::Anonymous | Self::Renewed(_) => Ok(None),
             Self::Given(credentials) => Ok(Some(credentials.clone())),
             Self::Files(files) => {
                 for path in files {

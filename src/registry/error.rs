@@ -56,6 +56,8 @@ pub struct Refusal {
     pub codes: Vec<String>,
     /// How long the registry asks us to wait, capped.
     pub retry_after: Option<Duration>,
+    /// Whether what proves who we are is too old, in words of ECR's that no status tells.
+    pub is_expired_login: bool,
 }
 
 impl Error {
@@ -95,10 +97,28 @@ impl Error {
             // 522 is what Cloudflare says when the registry behind it does not answer.
             ErrorKind::Refused(refusal) => {
                 matches!(refusal.status, 408 | 429 | 500 | 502 | 503 | 504 | 522)
-                    || refusal.codes.iter().any(|code| code == "TOOMANYREQUESTS" || code == "UNAVAILABLE")
+                    || self.has_code("TOOMANYREQUESTS")
+                    || self.has_code("UNAVAILABLE")
             }
             ErrorKind::Content | ErrorKind::Stopped | ErrorKind::Unwanted => false,
         }
+    }
+
+    /// Whether the registry gave this error code of the distribution specification or of its own.
+    #[must_use]
+    pub fn has_code(&self, code: &str) -> bool {
+        matches!(&self.kind, ErrorKind::Refused(refusal) if refusal.codes.iter().any(|found| found == code))
+    }
+
+    /// Whether the registry asks for fewer requests.
+    #[must_use]
+    pub fn is_throttling(&self) -> bool {
+        self.status() == Some(429) || self.has_code("TOOMANYREQUESTS")
+    }
+
+    /// Whether what proves who we are was not accepted, though it may be once renewed.
+    pub(super) fn is_about_login(&self) -> bool {
+        matches!(&self.kind, ErrorKind::Refused(refusal) if refusal.status == 401 || refusal.is_expired_login)
     }
 
     /// Whether the failure is that nobody took the bytes.
@@ -186,16 +206,36 @@ pub(super) fn refused(
         .map(|seconds| Duration::from_secs(seconds).min(MAX_RETRY_AFTER));
     let message = format!("`{}` answered {status} to {method} {}", url.host_str().unwrap_or_default(), redacted(url));
     let mut problem = Problem::failed(message);
-    if !words.is_empty() {
-        problem = problem.because(printable(&words.join("; ")));
-    }
-    if let Some(help) = help(origin, status) {
+    let words = words.join("; ");
+    if let Some(help) = help(origin, status, &codes, &words) {
         problem = problem.help(help);
     }
-    Error::new(ErrorKind::Refused(Refusal { status: status.as_u16(), codes, retry_after }), problem)
+    let is_expired_login = is_expired_login(status, &words);
+    if !words.is_empty() {
+        problem = problem.because(printable(&words));
+    }
+    Error::new(ErrorKind::Refused(Refusal { status: status.as_u16(), codes, retry_after, is_expired_login }), problem)
 }
 
-fn help(origin: &Origin, status: StatusCode) -> Option<String> {
+/// ECR's way to say 401: 403 after the twelve hours of a token and 400 at public.ecr.aws, neither with a challenge.
+fn is_expired_login(status: StatusCode, words: &str) -> bool {
+    let words = words.to_ascii_lowercase();
+    match status.as_u16() {
+        403 => words.contains("authorization token has expired"),
+        400 => words.contains("authorization token is invalid"),
+        _ => false,
+    }
+}
+
+fn help(origin: &Origin, status: StatusCode, codes: &[String], words: &str) -> Option<String> {
+    if codes.iter().any(|code| code == "NAME_UNKNOWN") {
+        return Some("check the repository's name; one in ECR is created with `--create-repository`".to_owned());
+    }
+    // IAM's own words: `User: ... is not authorized to perform: ecr:PutImage on resource: ...`.
+    if let Some((_, action)) = words.split_once("is not authorized to perform: ") {
+        let action: String = action.chars().take_while(|c| c.is_ascii_alphanumeric() || ":-*".contains(*c)).collect();
+        return Some(format!("allow the IAM action `{action}` on this repository"));
+    }
     Some(match status.as_u16() {
         401 => format!("log in with `docker login {origin}` or `podman login {origin}`, and check the image's name"),
         403 => format!("the account logged in at `{origin}` may not do this; an expired login looks the same"),
@@ -249,7 +289,12 @@ mod tests {
         let error = answer(404, None, body);
         assert_eq!(
             error.kind,
-            ErrorKind::Refused(Refusal { status: 404, codes: vec!["MANIFEST_UNKNOWN".into()], retry_after: None })
+            ErrorKind::Refused(Refusal {
+                status: 404,
+                codes: vec!["MANIFEST_UNKNOWN".into()],
+                retry_after: None,
+                is_expired_login: false
+            })
         );
         assert_eq!(
             error.problem.message(),
@@ -274,6 +319,28 @@ mod tests {
         ] {
             assert_eq!(answer(status, None, body).is_transient(), transient, "{status} {body}");
         }
+    }
+
+    #[test]
+    fn an_expired_login_is_told_from_a_forbidden_one() {
+        for (status, message, expected) in [
+            (403, "Your authorization token has expired. Reauthenticate and try again.", true),
+            (403, "User: x is not authorized to perform: ecr:PutImage on resource: y", false),
+            (400, "Your Authorization Token is invalid.", true),
+            (400, "invalid parameter", false),
+            (404, "Your authorization token has expired. Reauthenticate and try again.", false),
+        ] {
+            let body = serde_json::json!({"errors": [{"code": "DENIED", "message": message}]}).to_string();
+            assert_eq!(answer(status, None, &body).is_about_login(), expected, "{status} {message}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_by_iam_names_the_missing_action() {
+        let body = r#"{"errors":[{"code":"DENIED","message":
+            "User: arn:aws:iam::1:user/x is not authorized to perform: ecr:PutImage on resource: y"}]}"#;
+        let error = answer(403, None, body);
+        assert_eq!(error.problem.next_step(), Some("allow the IAM action `ecr:PutImage` on this repository"));
     }
 
     #[test]

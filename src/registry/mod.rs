@@ -4,16 +4,20 @@
 //! - [`credentials`]: what proves who we are;
 //! - `auth`: challenges and tokens;
 //! - `transport`: one `send` with retries, redirects and a watch for standing still;
-//! - [`pull`]: manifests and blobs, verified while read.
+//! - [`pull`]: manifests and blobs, verified while read;
+//! - [`push`]: what is there, mounts and manifests; [`upload`]: blobs, from a [`feed`] of bytes made anew for each try.
 //!
 //! It knows bytes and digests, not images: what a manifest says is read by those who asked for it.
 
 mod auth;
 pub mod credentials;
 pub mod error;
+pub mod feed;
 pub mod origin;
 pub mod pull;
+pub mod push;
 mod transport;
+pub mod upload;
 
 use self::auth::Authority;
 use self::credentials::CredentialSource;
@@ -21,7 +25,7 @@ use self::origin::Origin;
 use self::transport::Transport;
 use crate::event::Session;
 
-pub use transport::Patience;
+pub use transport::{Patience, Retries};
 
 /// A client for one registry. It keeps connections and tokens, so it is made once and shared.
 #[derive(Debug)]

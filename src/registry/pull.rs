@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::Client;
 use super::auth::Scope;
 use super::error::{Error, ErrorKind};
+use super::origin::redacted;
 use super::transport::{Body, Call};
 use crate::oci::{Descriptor, Digest, media_type};
 use crate::problem::Problem;
@@ -163,16 +164,16 @@ impl Client {
         pieces: &mpsc::Sender<Piece>,
     ) -> Result<(), Error> {
         let url = self.transport.origin.endpoint(&format!("{repository}/blobs/{}", descriptor.digest));
-        let mut call = Call { method: Method::GET, url, headers: identity(), scope: Scope::pull(repository) };
+        let mut call = Call { headers: identity(), ..Call::new(Method::GET, url, Scope::pull(repository)) };
         let mut received = Received { hasher: Sha256::new(), bytes: 0 };
-        let mut retries = self.transport.retries(&call.url);
+        let mut retries = self.transport.retries(redacted(&call.url));
         let mut good_mark = GOOD_PROGRESS;
         loop {
             match self.read_on(&mut call, descriptor, &mut received, pieces).await {
                 Ok(()) => break,
                 Err(error) if error.kind == ErrorKind::Cut => {
                     if received.bytes >= good_mark {
-                        retries = self.transport.retries(&call.url);
+                        retries = self.transport.retries(redacted(&call.url));
                         good_mark = received.bytes + GOOD_PROGRESS;
                     }
                     retries.wait(error).await?;
@@ -238,9 +239,7 @@ impl Client {
 
     fn manifest_call(&self, method: Method, repository: &str, selector: &Selector) -> Call {
         let url = self.transport.origin.endpoint(&format!("{repository}/manifests/{selector}"));
-        let mut headers = identity();
-        headers.insert(ACCEPT, HeaderValue::from_str(&ACCEPTED.join(", ")).expect("media types are a header value"));
-        Call { method, url, headers, scope: Scope::pull(repository) }
+        Call { headers: manifest_headers(), ..Call::new(method, url, Scope::pull(repository)) }
     }
 }
 
@@ -279,8 +278,15 @@ fn content_type(headers: &HeaderMap) -> String {
     value.split(';').next().unwrap_or_default().trim().to_owned()
 }
 
+/// Headers that ask for any kind of manifest this program reads.
+pub(super) fn manifest_headers() -> HeaderMap {
+    let mut headers = identity();
+    headers.insert(ACCEPT, HeaderValue::from_str(&ACCEPTED.join(", ")).expect("media types are a header value"));
+    headers
+}
+
 /// The digest the registry names; algorithms other than ours are no statement about ours.
-fn content_digest(headers: &HeaderMap) -> Result<Option<Digest>, Error> {
+pub(super) fn content_digest(headers: &HeaderMap) -> Result<Option<Digest>, Error> {
     let value = headers.get("docker-content-digest").and_then(|value| value.to_str().ok());
     match value.filter(|value| value.starts_with("sha256:")) {
         None => Ok(None),

@@ -4,13 +4,16 @@
 //! It knows statuses and headers, not what manifests and blobs are.
 
 use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, HeaderMap, LOCATION};
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, LOCATION, RANGE};
 use reqwest::{Method, Response, Url};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::auth::{Authority, Scope};
@@ -39,7 +42,7 @@ pub struct Patience {
     pub tries: usize,
     /// Tries of a request whose connection cannot even be made, the first included.
     pub connect_tries: usize,
-    /// The wait after the first failure; it doubles, with jitter on top.
+    /// The longest wait after the first failure; it doubles with each one, and a random part of it is waited.
     pub first_delay: Duration,
     /// The longest wait of our own making.
     pub max_delay: Duration,
@@ -66,6 +69,10 @@ impl Default for Patience {
 pub(super) struct Http {
     pub(super) patience: Patience,
     pub(super) session: Session,
+    /// How often the registry asked for fewer requests.
+    pub(super) throttled: watch::Sender<u64>,
+    /// How many uploads the registry confirmed.
+    pub(super) confirmed: AtomicU64,
     proxied: OnceLock<reqwest::Client>,
     direct: OnceLock<reqwest::Client>,
 }
@@ -78,7 +85,9 @@ impl fmt::Debug for Http {
 
 impl Http {
     fn new(patience: Patience, session: Session) -> Self {
-        Self { patience, session, proxied: OnceLock::new(), direct: OnceLock::new() }
+        let throttled = watch::Sender::new(0);
+        let confirmed = AtomicU64::new(0);
+        Self { patience, session, throttled, confirmed, proxied: OnceLock::new(), direct: OnceLock::new() }
     }
 
     /// The client for `url`. Clients are made late: reading the trusted certificates takes a while.
@@ -129,6 +138,22 @@ pub(super) struct Call {
     pub(super) url: Url,
     pub(super) headers: HeaderMap,
     pub(super) scope: Scope,
+    /// A body small enough to be kept: a manifest.
+    pub(super) body: Bytes,
+}
+
+impl Call {
+    pub(super) fn new(method: Method, url: Url, scope: Scope) -> Self {
+        Self { method, url, headers: HeaderMap::new(), scope, body: Bytes::new() }
+    }
+}
+
+/// An error answer, and what is needed to answer it in turn.
+pub(super) struct Rejected {
+    pub(super) error: Error,
+    headers: HeaderMap,
+    /// Whether it came from the registry itself, so that its challenges count.
+    at_home: bool,
 }
 
 /// The way to one registry.
@@ -149,7 +174,7 @@ impl Transport {
     /// # Errors
     /// The last failure.
     pub(super) async fn send(&self, call: &Call) -> Result<Response, Error> {
-        let mut retries = self.retries(&call.url);
+        let mut retries = self.retries(redacted(&call.url));
         loop {
             match self.send_once(call).await {
                 Ok(response) => return Ok(response),
@@ -163,7 +188,7 @@ impl Transport {
     /// # Errors
     /// The last failure.
     pub(super) async fn fetch(&self, call: &Call, cap: u64) -> Result<(HeaderMap, Bytes), Error> {
-        let mut retries = self.retries(&call.url);
+        let mut retries = self.retries(redacted(&call.url));
         loop {
             let attempt = async {
                 let response = self.send_once(call).await?;
@@ -178,38 +203,73 @@ impl Transport {
         }
     }
 
-    /// A fresh series of tries of whatever `url` stands for.
-    pub(super) fn retries(&self, url: &Url) -> Retries<'_> {
+    /// A fresh series of tries of `what`.
+    pub(super) fn retries(&self, what: String) -> Retries<'_> {
         let patience = &self.http.patience;
         let delays = ExponentialBuilder::default()
             .with_min_delay(patience.first_delay)
             .with_max_delay(patience.max_delay)
             .with_max_times(patience.tries.saturating_sub(1))
-            .with_jitter()
             .build();
-        Retries { http: &self.http, what: redacted(url), delays, failures: 0 }
+        Retries { http: &self.http, what, delays, failures: 0 }
     }
 
     /// One try, with one more when the registry wants to know who we are.
-    async fn send_once(&self, call: &Call) -> Result<Response, Error> {
-        let used = self.http.unless_stopped(self.auth.current(&self.http, &call.scope)).await??;
-        let (response, url) = self.follow(call, used.as_ref()).await?;
+    ///
+    /// # Errors
+    /// Its failure.
+    pub(super) async fn send_once(&self, call: &Call) -> Result<Response, Error> {
+        let used = self.authorization(&call.scope).await?;
+        let rejected = match self.attempt(call, used.as_ref()).await? {
+            Ok(response) => return Ok(response),
+            Err(rejected) => rejected,
+        };
+        match self.better(&call.scope, used.as_ref(), &rejected).await? {
+            None => Err(rejected.error),
+            Some(better) => self.attempt(call, Some(&better)).await?.map_err(|rejected| rejected.error),
+        }
+    }
+
+    /// What to send with a request now.
+    pub(super) async fn authorization(&self, scope: &Scope) -> Result<Option<Authorization>, Error> {
+        self.http.unless_stopped(self.auth.current(&self.http, scope)).await?
+    }
+
+    /// What to send instead of `used`, which was `rejected`; `None` when that was for another reason, or there is
+    /// nothing else.
+    pub(super) async fn better(
+        &self,
+        scope: &Scope,
+        used: Option<&Authorization>,
+        rejected: &Rejected,
+    ) -> Result<Option<Authorization>, Error> {
+        if !rejected.at_home || !rejected.error.is_about_login() {
+            return Ok(None);
+        }
+        self.http.unless_stopped(self.auth.answer(&self.http, scope, used, &rejected.headers)).await?
+    }
+
+    async fn attempt(
+        &self,
+        call: &Call,
+        authorization: Option<&Authorization>,
+    ) -> Result<Result<Response, Rejected>, Error> {
+        let (response, url) = self.follow(call, authorization).await?;
         if response.status().is_success() {
-            return Ok(response);
+            return Ok(Ok(response));
         }
-        if response.status() != 401 || !self.origin.covers(&url) {
-            return Err(self.refusal(&call.method, &url, response).await);
+        let rejected = self.rejected(&call.method, &url, response).await;
+        // An answer to HEAD cannot say why: GET is asked for the reason, and for nothing else.
+        if call.method != Method::HEAD || !matches!(rejected.error.status(), Some(400 | 403)) {
+            return Ok(Err(rejected));
         }
-        let headers = response.headers().clone();
-        let refusal = self.refusal(&call.method, &url, response).await;
-        let answer = self.auth.answer(&self.http, &call.scope, used.as_ref(), &headers);
-        let Some(better) = self.http.unless_stopped(answer).await?? else { return Err(refusal) };
-        let (response, url) = self.follow(call, Some(&better)).await?;
+        let mut why = Call { headers: call.headers.clone(), ..Call::new(Method::GET, url, call.scope.clone()) };
+        why.headers.insert(RANGE, HeaderValue::from_static("bytes=0-0"));
+        let (response, url) = self.follow(&why, authorization).await?;
         if response.status().is_success() {
-            Ok(response)
-        } else {
-            Err(self.refusal(&call.method, &url, response).await)
+            return Ok(Err(rejected));
         }
+        Ok(Err(self.rejected(&why.method, &url, response).await))
     }
 
     /// Sends `call` where it leads, with `authorization` at the registry itself and nowhere else.
@@ -218,9 +278,11 @@ impl Transport {
         for _ in 0..=MAX_REDIRECTS {
             let mut request = reqwest::Request::new(call.method.clone(), url.clone());
             *request.headers_mut() = call.headers.clone();
-            if let Some(authorization) = authorization.filter(|_| self.origin.covers(&url)) {
-                request.headers_mut().insert(AUTHORIZATION, authorization.header());
+            if matches!(call.method, Method::POST | Method::PUT) {
+                request.headers_mut().insert(CONTENT_LENGTH, call.body.len().into());
+                *request.body_mut() = Some(call.body.clone().into());
             }
+            self.authorize(&mut request, authorization);
             self.http.client_for(&url)?;
             let response = self.http.unless_stopped(self.http.send(request)).await?;
             let response = response.map_err(|error| match error {
@@ -237,6 +299,13 @@ impl Transport {
         Err(Problem::failed(format!("more than {MAX_REDIRECTS} redirects from {}", redacted(&call.url))).into())
     }
 
+    /// Credentials go to the registry itself and nowhere else.
+    pub(super) fn authorize(&self, request: &mut reqwest::Request, authorization: Option<&Authorization>) {
+        if let Some(authorization) = authorization.filter(|_| self.origin.covers(request.url())) {
+            request.headers_mut().insert(AUTHORIZATION, authorization.header());
+        }
+    }
+
     fn redirected(&self, from: &Url, response: &Response) -> Result<Url, Error> {
         let refuse = |why: &str| {
             Error::from(Problem::failed(format!("refused to follow a redirect of {}", redacted(from))).because(why))
@@ -249,16 +318,26 @@ impl Transport {
         Ok(to)
     }
 
-    async fn refusal(&self, method: &Method, url: &Url, response: Response) -> Error {
+    /// Reads what an error answer says.
+    pub(super) async fn rejected(&self, method: &Method, url: &Url, response: Response) -> Rejected {
         let (status, headers) = (response.status(), response.headers().clone());
         // Without its body an error is still an error.
         let body = read_capped(&self.http, response, MAX_ERROR_BODY, "reading an error").await.unwrap_or_default();
-        refused(&self.origin, method, url, status, &headers, &body)
+        let error = refused(&self.origin, method, url, status, &headers, &body);
+        Rejected { error, headers, at_home: self.origin.covers(url) }
     }
 }
 
+/// Some part of `delay`, so that those who failed together do not come back together.
+fn jittered(delay: Duration) -> Duration {
+    // Every `RandomState` has other keys, which is randomness enough here.
+    let part = RandomState::new().hash_one(()) % 1000 + 1;
+    delay.mul_f64(part as f64 / 1000.0)
+}
+
 /// A bounded series of tries.
-pub(super) struct Retries<'a> {
+#[derive(Debug)]
+pub struct Retries<'a> {
     http: &'a Http,
     what: String,
     delays: ExponentialBackoff,
@@ -271,13 +350,24 @@ impl Retries<'_> {
     /// # Errors
     /// `error` itself when another try makes no sense or was the last.
     pub(super) async fn wait(&mut self, error: Error) -> Result<(), Error> {
+        if error.is_transient() { self.back_off(error).await } else { Err(error) }
+    }
+
+    /// As [`Retries::wait`], for a failure of which the caller knows that another try makes sense.
+    ///
+    /// # Errors
+    /// `error` itself when that was the last try.
+    pub async fn back_off(&mut self, error: Error) -> Result<(), Error> {
         self.failures += 1;
+        if error.is_throttling() {
+            self.http.throttled.send_modify(|times| *times += 1);
+        }
         let is_connect = matches!(error.kind, ErrorKind::Unreachable { .. });
-        if !error.is_transient() || (is_connect && self.failures >= self.http.patience.connect_tries) {
+        if is_connect && self.failures >= self.http.patience.connect_tries {
             return Err(error);
         }
         let Some(own) = self.delays.next() else { return Err(error) };
-        let delay = error.retry_after().unwrap_or(own);
+        let delay = error.retry_after().unwrap_or_else(|| jittered(own));
         self.http.session.emit(&Event::Retrying { what: &self.what, why: error.problem.message(), delay });
         self.http.unless_stopped(tokio::time::sleep(delay)).await
     }

@@ -230,6 +230,7 @@ fn verbs(kind: TaskKind) -> (&'static str, &'static str) {
         TaskKind::Hash => ("Hashing", "Hashed"),
         TaskKind::Layer => ("Layering", "Layered"),
         TaskKind::Write => ("Writing", "Wrote"),
+        TaskKind::Push => ("Pushing", "Pushed"),
     }
 }
 

@@ -29,10 +29,13 @@ pub enum Kind {
     Base,
     /// Blob digest -> what its file looked like when it was known to be whole.
     Blob,
+    /// Registry and blob digest -> the repositories where it was confirmed to be.
+    Pushed,
 }
 
 impl Kind {
-    const ALL: [Self; 6] = [Self::Fingerprint, Self::Layer, Self::Facts, Self::Reference, Self::Base, Self::Blob];
+    const ALL: [Self; 7] =
+        [Self::Fingerprint, Self::Layer, Self::Facts, Self::Reference, Self::Base, Self::Blob, Self::Pushed];
 
     fn folder(self) -> &'static str {
         match self {
@@ -42,6 +45,7 @@ impl Kind {
             Self::Reference => "references",
             Self::Base => "bases",
             Self::Blob => "blobs",
+            Self::Pushed => "pushed",
         }
     }
 }

@@ -2,6 +2,7 @@
 
 #![expect(unreachable_pub, reason = "the modules of one test binary share by `pub`")]
 
+mod aws;
 mod base;
 mod build;
 mod cli;
@@ -11,7 +12,9 @@ mod levels;
 mod login;
 mod making;
 mod pipeline;
+mod publish;
 mod pull;
+mod push;
 mod readers;
 mod readme;
 mod refusals;

@@ -4,8 +4,8 @@ use std::process::Command;
 
 const MARK: &str = "LAMBDA_IMAGE_TEST_CHILD";
 
-/// Variables that would change what a child sees of the network.
-const CLEARED: [&str; 10] = [
+/// Variables that would change what a child sees of the network and of AWS.
+const CLEARED: [&str; 21] = [
     "HTTP_PROXY",
     "http_proxy",
     "HTTPS_PROXY",
@@ -15,6 +15,17 @@ const CLEARED: [&str; 10] = [
     "NO_PROXY",
     "no_proxy",
     "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_ECR",
     "REGISTRY_AUTH_FILE",
 ];
 

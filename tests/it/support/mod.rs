@@ -7,6 +7,7 @@ pub mod emulator;
 pub mod hello;
 pub mod images;
 pub mod lambda_base;
+pub mod moto;
 pub mod program;
 pub mod project;
 pub mod proxy;

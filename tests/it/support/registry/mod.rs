@@ -2,6 +2,11 @@
 //!
 //! It serves from a thread of its own, so that tests of the library and of the binary can use it alike. Faults are
 //! rules: which requests, which of them by count, and what happens instead.
+//!
+//! `wire` are connections that can be cut, `uploads` is what pushing needs, ECR's ways included.
+
+mod uploads;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -12,7 +17,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, Method, Response, StatusCode, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -22,6 +27,9 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
+use self::uploads::Uploads;
+pub use self::uploads::{Mounts, Ways};
+use self::wire::{Cutter, WireListener};
 use super::images::TestImage;
 
 /// How far the bytes of a drip feed are apart.
@@ -39,6 +47,8 @@ pub enum Auth {
     Bearer(Option<(&'static str, &'static str)>),
     /// Whoever has a token of another server's, at this realm.
     BearerAt(String),
+    /// Whoever knows the user name `AWS` and one of the passwords `login-1`, `login-2` and so on that is not expired.
+    Ecr,
 }
 
 /// What happens instead of the honest answer.
@@ -68,6 +78,14 @@ pub enum Fault {
     Redirect(String),
     /// A redirect to the same path at this origin.
     RedirectTo(String),
+    /// The connection breaks once so many bytes of the request's body were read.
+    ReadThenCut(usize),
+    /// Nothing more is read after so many bytes, and no answer comes.
+    ReadThenHang(usize),
+    /// This status and body are the answer once so many bytes were read, and no more are.
+    ReadThenAnswer(usize, u16, &'static str),
+    /// All is done as it should be, and the connection breaks instead of the answer.
+    DropReply,
 }
 
 struct Rule {
@@ -85,8 +103,10 @@ pub struct Recorded {
     /// Path and query.
     pub target: String,
     pub headers: HeaderMap,
-    /// The body of a form; empty otherwise.
+    /// The body of a form or a manifest; empty otherwise.
     pub body: Bytes,
+    /// How many bytes of its body were read.
+    pub received: u64,
 }
 
 impl Recorded {
@@ -100,6 +120,7 @@ struct Repository {
     /// By tag and by digest: content type and bytes.
     manifests: BTreeMap<String, (String, Bytes)>,
     blobs: BTreeMap<String, Bytes>,
+    uploads: Uploads,
 }
 
 #[derive(Default)]
@@ -110,6 +131,7 @@ struct Shared {
     auth: Auth,
     tokens: usize,
     revoked: usize,
+    ways: Ways,
     origin: String,
 }
 
@@ -152,6 +174,18 @@ impl Builder {
         image.layers.iter().fold(with, |with, layer| with.blob(repository, layer))
     }
 
+    /// Takes pushes, in these ways.
+    pub fn ways(mut self, ways: Ways) -> Self {
+        self.shared.ways = ways;
+        self
+    }
+
+    /// A repository that is there, and empty unless something is put into it.
+    pub fn repository(mut self, repository: &str) -> Self {
+        self.shared.repositories.entry(repository.into()).or_default();
+        self
+    }
+
     /// Does `fault` to those requests of `method` whose path contains `path` that are counted by `times`.
     pub fn fault(mut self, method: Method, path: &'static str, times: Range<usize>, fault: Fault) -> Self {
         self.shared.rules.push(Rule { method, path, times, seen: 0, fault });
@@ -169,17 +203,9 @@ impl Builder {
                 let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
                 started.send(listener.local_addr().expect("its address")).expect("a waiting test");
                 let app = axum::Router::new().fallback(handle).with_state(shared);
-                match tls {
-                    None => drop(
-                        tokio::select! { served = axum::serve(listener, app).into_future() => served, _ = stopped => Ok(()) },
-                    ),
-                    Some(tls) => {
-                        let listener = TlsListener { listener, tls };
-                        drop(
-                            tokio::select! { served = axum::serve(listener, app).into_future() => served, _ = stopped => Ok(()) },
-                        );
-                    }
-                }
+                let service = app.into_make_service_with_connect_info::<Cutter>();
+                let serving = axum::serve(WireListener { listener, tls }, service).into_future();
+                drop(tokio::select! { served = serving => served, _ = stopped => Ok(()) });
             }
         };
         let thread = std::thread::spawn(move || {
@@ -225,6 +251,44 @@ impl FaultRegistry {
         shared.revoked = shared.tokens;
     }
 
+    /// Makes the logins of [`Auth::Ecr`] up to this number worthless.
+    pub fn expire_logins(&self, number: usize) {
+        self.shared.lock().expect("no panic under the lock").revoked = number;
+    }
+
+    /// Bytes of blobs that were received so far.
+    pub fn received(&self) -> u64 {
+        self.requests()
+            .iter()
+            .filter(|request| request.target.contains("/blobs/"))
+            .map(|request| request.received)
+            .sum()
+    }
+
+    /// How many requests of this method had this in their target.
+    pub fn count(&self, method: Method, part: &str) -> usize {
+        self.requests().iter().filter(|request| request.method == method && request.target.contains(part)).count()
+    }
+
+    /// A blob as it is there.
+    pub fn blob(&self, repository: &str, bytes: &[u8]) -> Option<Bytes> {
+        let shared = self.shared.lock().expect("no panic under the lock");
+        shared.repositories.get(repository)?.blobs.get(&Digest::of(bytes).to_string()).cloned()
+    }
+
+    /// What a tag or digest names.
+    pub fn manifest(&self, repository: &str, reference: &str) -> Option<Bytes> {
+        let shared = self.shared.lock().expect("no panic under the lock");
+        Some(shared.repositories.get(repository)?.manifests.get(reference)?.1.clone())
+    }
+
+    /// Takes a blob away.
+    pub fn forget(&self, repository: &str, bytes: &[u8]) {
+        let mut shared = self.shared.lock().expect("no panic under the lock");
+        let repository = shared.repositories.get_mut(repository).expect("a repository");
+        repository.blobs.remove(&Digest::of(bytes).to_string());
+    }
+
     /// Lets a tag point to other bytes.
     pub fn move_tag(&self, repository: &str, tag: &str, content_type: &str, bytes: &[u8]) {
         let mut shared = self.shared.lock().expect("no panic under the lock");
@@ -245,46 +309,69 @@ impl Drop for FaultRegistry {
     }
 }
 
-struct TlsListener {
-    listener: TcpListener,
-    tls: tokio_rustls::TlsAcceptor,
-}
-
-impl axum::serve::Listener for TlsListener {
-    type Io = tokio_rustls::server::TlsStream<tokio::net::TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
-        loop {
-            let Ok((stream, address)) = self.listener.accept().await else { continue };
-            if let Ok(stream) = self.tls.accept(stream).await {
-                return (stream, address);
-            }
-        }
-    }
-
-    fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-async fn handle(State(shared): State<Arc<Mutex<Shared>>>, request: Request) -> Response<Body> {
+async fn handle(
+    State(shared): State<Arc<Mutex<Shared>>>,
+    ConnectInfo(cutter): ConnectInfo<Cutter>,
+    request: Request,
+) -> Response<Body> {
     let (parts, body) = request.into_parts();
-    let body = axum::body::to_bytes(body, 1024 * 1024).await.unwrap_or_default();
     let target = parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
-    let request = Recorded { method: parts.method, target, headers: parts.headers, body };
-    let (honest, faults) = {
+    let request = Recorded { method: parts.method, target, headers: parts.headers, body: Bytes::new(), received: 0 };
+    let (index, faults) = {
         let mut shared = shared.lock().expect("no panic under the lock");
         shared.requests.push(request.clone());
-        let faults = shared.faults(&request);
-        let whole = faults.iter().any(|fault| matches!(fault, Fault::IgnoreRange));
-        (shared.answer(&request, whole), faults)
+        (shared.requests.len() - 1, shared.faults(&request))
     };
-    let answer = faults.into_iter().fold(honest, |answer, fault| spoil(answer, fault, &request));
-    if matches!(answer.body, Spoilt::Never) {
-        std::future::pending::<()>().await;
+    let limit = faults.iter().find_map(|fault| match fault {
+        Fault::ReadThenCut(count) | Fault::ReadThenHang(count) | Fault::ReadThenAnswer(count, ..) => Some(*count),
+        _ => None,
+    });
+    let body = read(body, limit, |count| {
+        shared.lock().expect("no panic under the lock").requests[index].received += count as u64;
+    });
+    let (body, left) = body.await;
+    let request = Recorded { received: body.len() as u64, body, ..request };
+    let answer = {
+        let mut shared = shared.lock().expect("no panic under the lock");
+        if !request.target.contains("/blobs/") {
+            shared.requests[index].body = request.body.clone();
+        }
+        let whole = faults.iter().any(|fault| matches!(fault, Fault::IgnoreRange));
+        // What fails has no effect.
+        let fails = limit.is_some() || faults.iter().any(|fault| matches!(fault, Fault::Status(..)));
+        let honest = if fails { refuse(StatusCode::IM_A_TEAPOT, "SPOILT") } else { shared.answer(&request, whole) };
+        drop(shared);
+        faults.into_iter().fold(honest, |answer, fault| spoil(answer, fault, &request))
+    };
+    match answer.body {
+        Spoilt::Never => std::future::pending::<()>().await,
+        Spoilt::Broken => cutter.cut(),
+        _ => {}
     }
+    drop(left);
     answer.into()
+}
+
+/// Reads a body, or its first `limit` bytes; what is left of it is not read until it is dropped.
+async fn read(
+    body: Body,
+    limit: Option<usize>,
+    mut count: impl FnMut(usize),
+) -> (Bytes, Option<axum::body::BodyDataStream>) {
+    let mut pieces = body.into_data_stream();
+    let mut read = Vec::new();
+    while limit.is_none_or(|limit| read.len() < limit) {
+        match pieces.next().await {
+            Some(Ok(piece)) => {
+                count(piece.len());
+                read.extend_from_slice(&piece);
+            }
+            // A body that broke off never was: its connection is gone, and so is whoever waits for an answer.
+            Some(Err(_)) => std::future::pending().await,
+            None => return (read.into(), None),
+        }
+    }
+    (read.into(), Some(pieces))
 }
 
 /// An answer whose body is still whole.
@@ -302,6 +389,8 @@ enum Spoilt {
     Endless,
     /// Not even the head.
     Never,
+    /// Not even the head, and the connection is gone.
+    Broken,
 }
 
 impl From<Answer> for Response<Body> {
@@ -323,7 +412,7 @@ impl From<Answer> for Response<Body> {
                 tokio::time::sleep(DRIP).await;
                 (!left.is_empty()).then(|| (Ok::<_, Infallible>(left.split_to(1)), left))
             })),
-            Spoilt::Never => Body::empty(),
+            Spoilt::Never | Spoilt::Broken => Body::empty(),
             Spoilt::Endless => Body::from_stream(stream::repeat_with(|| Ok::<_, Infallible>(vec![b' '; 64 * 1024]))),
         };
         answer.head.map(|()| body)
@@ -369,10 +458,18 @@ fn spoil(mut answer: Answer, fault: Fault, request: &Recorded) -> Answer {
         Fault::Header(name, value) => {
             answer.head.headers_mut().insert(name, value.parse().expect("a header value"));
         }
+        Fault::ReadThenCut(_) | Fault::DropReply => answer.body = Spoilt::Broken,
+        Fault::ReadThenHang(_) => answer.body = Spoilt::Never,
+        Fault::ReadThenAnswer(_, status, body) => return plain(status, body),
         Fault::Redirect(to) => return redirect(&to),
         Fault::RedirectTo(origin) => return redirect(&format!("{origin}{}", request.target)),
     }
     answer
+}
+
+fn plain(status: u16, body: &'static str) -> Answer {
+    let head = Response::builder().status(status).body(()).expect("an answer");
+    Answer { head, body: Spoilt::Whole(Bytes::from_static(body.as_bytes())) }
 }
 
 fn redirect(to: &str) -> Answer {
@@ -411,7 +508,13 @@ impl Shared {
             answer.head.headers_mut().insert(header::WWW_AUTHENTICATE, challenge.parse().expect("a header value"));
             return answer;
         }
+        if let Some(expired) = self.expired(request) {
+            return expired;
+        }
         let parts = path.strip_prefix("/v2/").unwrap_or_default();
+        if let Some(answer) = self.push(request, parts) {
+            return answer;
+        }
         if let Some((repository, reference)) = parts.split_once("/manifests/") {
             let Some(repository) = self.repositories.get(repository) else {
                 return refuse(StatusCode::NOT_FOUND, "NAME_UNKNOWN");
@@ -446,7 +549,26 @@ impl Shared {
                 let is_good = token.is_some_and(|token| token > self.revoked && token <= self.tokens);
                 (!is_good).then(|| format!("Bearer realm=\"{}/token\",service=\"test\"", self.origin))
             }
+            Auth::Ecr => {
+                given.is_none().then(|| "Basic realm=\"https://ecr\",service=\"ecr.amazonaws.com\"".to_owned())
+            }
             Auth::BearerAt(realm) => Some(format!("Bearer realm=\"{realm}\",service=\"test\"")),
+        }
+    }
+
+    /// What ECR says of a login that is not, or no more, good: no challenge.
+    fn expired(&self, request: &Recorded) -> Option<Answer> {
+        let Auth::Ecr = self.auth else { return None };
+        let given =
+            request.header("authorization").and_then(|given| STANDARD.decode(given.strip_prefix("Basic ")?).ok());
+        let given = String::from_utf8(given.unwrap_or_default()).unwrap_or_default();
+        match given.strip_prefix("AWS:login-").and_then(|number| number.parse::<usize>().ok()) {
+            Some(number) if number > self.revoked => None,
+            Some(_) => Some(plain(
+                403,
+                r#"{"errors":[{"code":"DENIED","message":"Your authorization token has expired. Reauthenticate and try again."}]}"#,
+            )),
+            None => Some(plain(400, "")),
         }
     }
 

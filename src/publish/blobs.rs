@@ -1,0 +1,201 @@
+//! Blobs into a repository: found there, lent by another, or sent; several at once, the largest first.
+//!
+//! What is confirmed is recorded at once, under the registry and the digest. A record is a hint: that a blob is there is
+//! asked of the registry every time, and who lends one may turn out not to.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::{LayerToPush, Supply, Target, window};
+use crate::event::{Event, PlannedLayer, PushPlan, PushStep, PushedLayer, Session, Task, TaskKind, TaskOutcome};
+use crate::oci::{Descriptor, Digest, media_type};
+use crate::problem::{Problem, Result};
+use crate::registry::push::Mount;
+use crate::registry::upload::{Progress, Upload};
+use crate::store::{Kind, Store};
+
+/// How many repositories are asked to lend a blob before its bytes are sent: each refusal costs a round trip.
+const LENDERS: usize = 2;
+
+/// How many repositories are remembered to have a blob.
+const REMEMBERED: usize = 8;
+
+/// The repositories of one registry where a blob was confirmed, the latest last.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Pushed {
+    repositories: Vec<String>,
+}
+
+/// A blob to get into a repository.
+pub(super) struct Blob<'a> {
+    pub(super) name: &'a str,
+    pub(super) descriptor: Option<&'a Descriptor>,
+    pub(super) at_most: u64,
+    pub(super) supply: &'a Supply,
+    pub(super) lenders: Vec<String>,
+}
+
+impl<'a> Blob<'a> {
+    pub(super) fn of(layer: &'a LayerToPush, descriptor: Option<&'a Descriptor>, lenders: Vec<String>) -> Self {
+        Self { name: &layer.name, descriptor, at_most: layer.at_most, supply: &layer.supply, lenders }
+    }
+}
+
+/// Which of these blobs the repository has.
+pub(super) async fn present<'a>(
+    target: &Target,
+    descriptors: impl Iterator<Item = &'a Descriptor>,
+) -> Result<HashSet<Digest>> {
+    let mut seen = HashSet::new();
+    let jobs: Vec<_> = descriptors
+        .filter(|descriptor| seen.insert(descriptor.digest))
+        .map(|descriptor| async move {
+            let is_there = target.client.has_blob(&target.repository, descriptor).await?;
+            Ok(is_there.then_some(descriptor.digest))
+        })
+        .collect();
+    let found = window::run(jobs, target.client.throttled()).await?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// The other repositories of the registry that may have a layer: those the caller named and those it was pushed to.
+pub(super) fn lenders(target: &Target, layer: &LayerToPush, store: &Store) -> Vec<String> {
+    let Some(known) = &layer.known else { return Vec::new() };
+    let recorded = store.records().get::<Pushed>(Kind::Pushed, &key(target, &known.digest)).unwrap_or_default();
+    let mut lenders = layer.lenders.clone();
+    lenders.extend(recorded.repositories.into_iter().rev());
+    lenders.retain(|lender| *lender != target.repository);
+    let mut seen = HashSet::new();
+    lenders.retain(|lender| seen.insert(lender.clone()));
+    lenders.truncate(LENDERS);
+    lenders
+}
+
+/// Gets all layers into the repository as `plan` says; returns them in their order.
+pub(super) async fn push(
+    target: &Target,
+    bin: &str,
+    layers: &[LayerToPush],
+    plan: &PushPlan,
+    store: &Store,
+    session: &Session,
+) -> Result<Vec<PushedLayer>> {
+    let mut order: Vec<_> = layers.iter().zip(&plan.layers).enumerate().collect();
+    // The largest first: begun last, it would go on alone at the end.
+    order.sort_by_key(|(_, (_, planned))| std::cmp::Reverse(planned.size));
+    let jobs = order.into_iter().map(|(index, (layer, planned))| async move {
+        let pushed = one(target, layer, planned, store, session).await;
+        let pushed = pushed.map_err(|problem| problem.context(format!("could not push layer `{}`", layer.name)))?;
+        session.emit(&Event::LayerPushed { bin, layer: &pushed });
+        Ok((index, pushed))
+    });
+    let mut pushed = window::run(jobs, target.client.throttled()).await?;
+    pushed.sort_by_key(|(index, _)| *index);
+    Ok(pushed.into_iter().map(|(_, layer)| layer).collect())
+}
+
+async fn one(
+    target: &Target,
+    layer: &LayerToPush,
+    planned: &PlannedLayer,
+    store: &Store,
+    session: &Session,
+) -> Result<PushedLayer> {
+    let name = layer.name.clone();
+    if let (PushStep::Reuse, Some(known)) = (planned.step, &layer.known) {
+        remember(target, &known.digest, store, session);
+        return Ok(PushedLayer { name, digest: known.digest, size: known.size, step: PushStep::Reuse });
+    }
+    let blob = Blob::of(layer, layer.known.as_ref(), lenders(target, layer, store));
+    let (digest, size, step) = send(target, &blob, store, session).await?;
+    Ok(PushedLayer { name, digest, size, step })
+}
+
+/// Gets a blob into the repository that does not have it, and records that it is there.
+pub(super) async fn send(
+    target: &Target,
+    blob: &Blob<'_>,
+    store: &Store,
+    session: &Session,
+) -> Result<(Digest, u64, PushStep)> {
+    let Target { client, repository } = target;
+    let mut opened = None;
+    if let Some(known) = blob.descriptor {
+        for lender in &blob.lenders {
+            match client.mount(repository, &known.digest, lender).await? {
+                Mount::Done => {
+                    remember(target, &known.digest, store, session);
+                    return Ok((known.digest, known.size, PushStep::Mount));
+                }
+                // The one before expires by itself.
+                Mount::Opened(session) => opened = Some(session),
+                Mount::Declined => {}
+            }
+        }
+    }
+    let (source, step) = match blob.supply {
+        Supply::Here(source) => (source, PushStep::Upload),
+        Supply::Base(source) => (source, PushStep::Relay),
+        Supply::Absent => return Err(absent(target, blob)),
+    };
+    let task = Arc::new(Mutex::new(None::<Task>));
+    let progress = {
+        let (task, session, name) = (Arc::clone(&task), session.clone(), blob.name.to_owned());
+        let total = blob.descriptor.map_or(blob.at_most, |known| known.size);
+        move |progress| {
+            let mut task = task.lock().unwrap_or_else(PoisonError::into_inner);
+            match progress {
+                Progress::Began => {
+                    // A try that failed ends its task by letting it go.
+                    drop(task.take());
+                    *task = Some(session.task(TaskKind::Push, &name, Some(total)));
+                }
+                Progress::Sent(bytes) => {
+                    if let Some(task) = &*task {
+                        task.advance(bytes);
+                    }
+                }
+            }
+        }
+    };
+    let upload = Upload { repository, source, known: blob.descriptor, session: opened, progress: Arc::new(progress) };
+    let made = client.upload(upload).await?;
+    if let Some(task) = task.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        task.finish(TaskOutcome::Done);
+    }
+    remember(target, &made.digest, store, session);
+    Ok((made.digest, made.size, step))
+}
+
+/// The descriptor of a layer of ours.
+pub(super) fn layer_descriptor(digest: Digest, size: u64) -> Descriptor {
+    Descriptor { media_type: media_type::OCI_LAYER_GZIP.to_owned(), digest, size }
+}
+
+fn absent(target: &Target, blob: &Blob<'_>) -> Problem {
+    let digest = blob.descriptor.map(|known| format!(" ({})", known.digest)).unwrap_or_default();
+    Problem::failed(format!("`{}` has no layer `{}`{digest}, and its files are not here", target.shown(), blob.name))
+        .help("push once from a machine that has the files")
+}
+
+/// Records that a blob is there. A record that cannot be written costs a question some day.
+fn remember(target: &Target, digest: &Digest, store: &Store, session: &Session) {
+    let key = key(target, digest);
+    let mut pushed = store.records().get::<Pushed>(Kind::Pushed, &key).unwrap_or_default();
+    if pushed.repositories.last() == Some(&target.repository) {
+        return;
+    }
+    pushed.repositories.retain(|repository| *repository != target.repository);
+    pushed.repositories.push(target.repository.clone());
+    let excess = pushed.repositories.len().saturating_sub(REMEMBERED);
+    pushed.repositories.drain(..excess);
+    if let Err(problem) = store.records().put(Kind::Pushed, &key, &pushed) {
+        session.emit(&Event::Detail { message: &format!("not recorded: {problem}") });
+    }
+}
+
+fn key(target: &Target, digest: &Digest) -> String {
+    format!("{} {digest}", target.client.origin().name())
+}

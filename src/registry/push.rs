@@ -1,0 +1,221 @@
+//! What a registry is asked while an image is pushed: is it there, take it from over there, and the manifests.
+//!
+//! Uploads are next door. Every question here can be asked again safely, and is, when its answer was lost.
+
+use bytes::Bytes;
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use reqwest::{Method, StatusCode, Url};
+use tokio::sync::watch;
+
+use super::Client;
+use super::auth::Scope;
+use super::error::{Error, ErrorKind};
+use super::origin::redacted;
+use super::pull::{Selector, content_digest, manifest_headers};
+use super::transport::{Call, Retries};
+use crate::oci::{Descriptor, Digest};
+use crate::problem::Problem;
+
+/// Codes that say that a manifest names a blob which is not there, or not yet: the specification's and ECR's.
+const BLOB_MISSING: [&str; 3] = ["MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "BLOB_UPLOAD_UNKNOWN"];
+
+/// The place where a registry waits for a blob's bytes.
+#[derive(Debug, Clone)]
+pub struct Session {
+    pub(super) url: Url,
+}
+
+/// What came of asking for a blob of another repository.
+#[derive(Debug)]
+pub enum Mount {
+    /// It is there now.
+    Done,
+    /// It is not; the registry waits for its bytes.
+    Opened(Session),
+    /// It is not, and nothing was opened.
+    Declined,
+}
+
+impl Client {
+    /// Whether a blob is there.
+    ///
+    /// # Errors
+    /// When the registry is not reached or refuses, or has it with another size.
+    pub async fn has_blob(&self, repository: &str, descriptor: &Descriptor) -> Result<bool, Error> {
+        let url = self.transport.origin.endpoint(&format!("{repository}/blobs/{}", descriptor.digest));
+        // The scope of the upload that may follow, so that one token does for both.
+        let call = Call::new(Method::HEAD, url, Scope::push(repository));
+        let response = match self.transport.send(&call).await {
+            Err(error) if error.status() == Some(404) => return Ok(false),
+            response => response?,
+        };
+        match number(response.headers()) {
+            Some(size) if size == descriptor.size => Ok(true),
+            Some(size) => Err(Error::content(
+                Problem::failed(format!(
+                    "`{}` has {} in `{repository}` with {size} bytes, and it should have {}",
+                    self.transport.origin, descriptor.digest, descriptor.size
+                ))
+                .help("the registry's copy is damaged: delete it there, or push to another repository"),
+            )),
+            // Without a size nothing is confirmed; sending it again is safe.
+            None => Ok(false),
+        }
+    }
+
+    /// Asks for a blob that the repository `from` of the same registry has. What is not mounted is uploaded as usual,
+    /// so that no refusal is an error.
+    ///
+    /// # Errors
+    /// When the work was asked to stop.
+    pub async fn mount(&self, repository: &str, digest: &Digest, from: &str) -> Result<Mount, Error> {
+        let mut url = self.uploads(repository);
+        url.query_pairs_mut().append_pair("mount", &digest.to_string()).append_pair("from", from);
+        let call = Call::new(Method::POST, url, Scope::mount(repository, from));
+        match self.transport.send_once(&call).await {
+            Ok(response) if response.status() == StatusCode::CREATED => Ok(Mount::Done),
+            Ok(response) => match self.location(&call.url, response.headers())? {
+                Some(url) => Ok(Mount::Opened(Session { url })),
+                None => Ok(Mount::Declined),
+            },
+            Err(error) if error.kind == ErrorKind::Stopped => Err(error),
+            Err(error) => {
+                tracing::debug!(%digest, from, error = %error.problem, "not mounted");
+                Ok(Mount::Declined)
+            }
+        }
+    }
+
+    /// What `selector` names now; `None` if there is no such manifest.
+    ///
+    /// # Errors
+    /// When the registry is not reached or refuses.
+    pub async fn head_manifest(&self, repository: &str, selector: &Selector) -> Result<Option<Digest>, Error> {
+        let url = self.transport.origin.endpoint(&format!("{repository}/manifests/{selector}"));
+        let call = Call { headers: manifest_headers(), ..Call::new(Method::HEAD, url, Scope::push(repository)) };
+        let response = match self.transport.send(&call).await {
+            Err(error) if error.status() == Some(404) => return Ok(None),
+            response => response?,
+        };
+        match content_digest(response.headers())? {
+            Some(digest) => Ok(Some(digest)),
+            None => Ok(Some(self.manifest(repository, selector).await?.digest)),
+        }
+    }
+
+    /// Gives the repository a manifest under its digest or a tag. A tag that cannot be moved and points to it already is
+    /// success.
+    ///
+    /// # Errors
+    /// When the registry is not reached or refuses: with [`is_blob_missing`] when it lacks a blob, or does not see it
+    /// yet. When it names another digest than that of `bytes`.
+    pub async fn put_manifest(
+        &self,
+        repository: &str,
+        selector: &Selector,
+        media_type: &str,
+        bytes: &Bytes,
+    ) -> Result<(), Error> {
+        let digest = Digest::of(bytes);
+        let url = self.transport.origin.endpoint(&format!("{repository}/manifests/{selector}"));
+        let mut call = Call { body: bytes.clone(), ..Call::new(Method::PUT, url, Scope::push(repository)) };
+        let content_type = HeaderValue::from_str(media_type);
+        call.headers.insert(CONTENT_TYPE, content_type.map_err(|_| Problem::failed("a media type is malformed"))?);
+        let mut retries = self.transport.retries(redacted(&call.url));
+        loop {
+            let error = match self.transport.send_once(&call).await {
+                Ok(response) => return confirm(content_digest(response.headers())?, &digest, &redacted(&call.url)),
+                Err(error) => error,
+            };
+            if error.has_code("TAG_INVALID") {
+                return self.settle_tag(repository, selector, &digest, error).await;
+            }
+            let was_cut = error.kind == ErrorKind::Cut;
+            retries.wait(error).await?;
+            // It may be there and only its answer lost.
+            if was_cut && self.head_manifest(repository, selector).await? == Some(digest) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// A bounded series of tries of `what`, for callers who know better than the wire that another makes sense.
+    #[must_use]
+    pub fn attempts(&self, what: &str) -> Retries<'_> {
+        self.transport.retries(what.to_owned())
+    }
+
+    /// Changes whenever the registry asks for fewer requests.
+    #[must_use]
+    pub fn throttled(&self) -> watch::Receiver<u64> {
+        self.transport.http.throttled.subscribe()
+    }
+
+    /// ECR refuses to write a tag that cannot be moved even when nothing would change (moby/buildkit#3776).
+    async fn settle_tag(
+        &self,
+        repository: &str,
+        selector: &Selector,
+        digest: &Digest,
+        error: Error,
+    ) -> Result<(), Error> {
+        let origin = &self.transport.origin;
+        match self.head_manifest(repository, selector).await? {
+            Some(found) if found == *digest => Ok(()),
+            Some(found) => Err(Error::new(
+                error.kind,
+                Problem::failed(format!(
+                    "tag `{selector}` of `{origin}/{repository}` cannot be moved to {digest}: it points to {found}"
+                ))
+                .because(error.problem)
+                .help("tags of this repository are immutable: choose another tag"),
+            )),
+            None => Err(error),
+        }
+    }
+
+    pub(super) fn uploads(&self, repository: &str) -> Url {
+        self.transport.origin.endpoint(&format!("{repository}/blobs/uploads/"))
+    }
+
+    /// Where an answer to `from` sends us on to; `None` if it does not say.
+    ///
+    /// # Errors
+    /// When it is a place where bytes must not be sent.
+    pub(super) fn location(&self, from: &Url, headers: &HeaderMap) -> Result<Option<Url>, Error> {
+        let Some(location) = headers.get(LOCATION) else { return Ok(None) };
+        let refuse = |why: String| {
+            Error::from(
+                Problem::failed(format!("refused to upload where `{}` says", self.transport.origin)).because(why),
+            )
+        };
+        let location = location.to_str().map_err(|_| refuse("its location is not a URL".into()))?;
+        let mut to = from.join(location).map_err(|_| refuse("its location is not a URL".into()))?;
+        to.set_fragment(None);
+        let allowed = self.transport.origin.allow_redirect(from, &to);
+        allowed.map_err(|why| refuse(format!("{why}: {}", redacted(&to))))?;
+        Ok(Some(to))
+    }
+}
+
+/// Whether a manifest was refused because a blob it names is not there, or not seen yet: ECR's check lags behind its
+/// confirmation by some hundred milliseconds.
+#[must_use]
+pub fn is_blob_missing(error: &Error) -> bool {
+    BLOB_MISSING.iter().any(|code| error.has_code(code))
+}
+
+fn confirm(found: Option<Digest>, digest: &Digest, url: &str) -> Result<(), Error> {
+    match found {
+        Some(found) if found != *digest => Err(Error::content(
+            Problem::failed(format!("the registry took {url} as {found}, and it is {digest}"))
+                .help("a proxy or the registry itself changes manifests; do not use this image"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The length an answer to HEAD tells.
+fn number(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+}

@@ -1,0 +1,380 @@
+//! A blob into a repository, whatever the network does.
+//!
+//! One try opens a session, sends the bytes into it and closes it. A session is never used twice: what ECR has of a
+//! broken one cannot be continued (apple/containerization#790). So every further try asks first whether the blob is
+//! there after all, since an answer may have been lost, and then begins anew with freshly made bytes.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use reqwest::{Method, Response, Url};
+use tokio::sync::{mpsc, oneshot};
+
+use super::Client;
+use super::auth::Scope;
+use super::error::{Error, ErrorKind, unreachable};
+use super::feed::{Fault, Feed, Made, Source, WAITING_PIECES, Watch};
+use super::origin::redacted;
+use super::push::Session;
+use super::transport::Call;
+use crate::oci::{Descriptor, Digest, media_type};
+use crate::problem::Problem;
+
+/// How long the end of an abandoned session may take.
+const ABANDON: Duration = Duration::from_secs(2);
+
+/// How often what proves who we are may be renewed within one upload. Once is normal; more often it is not accepted.
+const RENEWALS: usize = 2;
+
+/// Up to these many bytes a registry answers within the stall limit, or so many times that: ECR commits gigabytes slowly.
+const ANSWER_CLASSES: [(u64, u32); 2] = [(64 << 20, 1), (1 << 30, 5)];
+const ANSWER_LONGEST: u32 = 15;
+
+/// How far an upload is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// A try begins, with nothing sent.
+    Began,
+    /// So many more bytes were taken.
+    Sent(u64),
+}
+
+/// A blob to upload.
+pub struct Upload<'a> {
+    /// The repository.
+    pub repository: &'a str,
+    /// Makes the bytes.
+    pub source: &'a Source,
+    /// What they are, if that is known; otherwise they are streamed and found out.
+    pub known: Option<&'a Descriptor>,
+    /// A session that is open already, from a mount that was not made.
+    pub session: Option<Session>,
+    /// Told how far it is.
+    pub progress: Arc<dyn Fn(Progress) + Send + Sync>,
+}
+
+/// A try that failed.
+struct Failure {
+    error: Error,
+    /// The session to end, if it may be there still.
+    session: Option<Session>,
+    /// Whether another login is there to try with at once.
+    renewed: bool,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { error, session: None, renewed: false }
+    }
+}
+
+impl Client {
+    /// Uploads a blob: of known digest by one `PUT`, otherwise by one streamed `PATCH` and a `PUT` that names the digest
+    /// found on the way. Returns what is confirmed to be there.
+    ///
+    /// # Errors
+    /// The last failure of the wire, or what the source fails with. No try makes sense when the registry has the blob
+    /// with another size, refuses for good, or says twice that the bytes are not what they are.
+    pub async fn upload(&self, mut upload: Upload<'_>) -> Result<Made, Error> {
+        let mut known = upload.known.cloned();
+        if known.as_ref().is_some_and(|known| known.size == 0) {
+            return Err(empty().into());
+        }
+        let what = redacted(&self.uploads(upload.repository));
+        let mut retries = self.transport.retries(what.clone());
+        let confirmed = &self.transport.http.confirmed;
+        let mut seen_confirmed = confirmed.load(Ordering::Relaxed);
+        let (mut renewals, mut wrong_digests) = (0, 0);
+        let mut session = upload.session.take();
+        loop {
+            let failure = match self.try_upload(&upload, session.take(), &mut known).await {
+                Ok(made) => {
+                    confirmed.fetch_add(1, Ordering::Relaxed);
+                    return Ok(made);
+                }
+                Err(failure) => failure,
+            };
+            let Failure { error, session, renewed } = failure;
+            if let Some(session) = session {
+                self.abandon(upload.repository, &session).await;
+            }
+            if renewed && renewals < RENEWALS {
+                renewals += 1;
+                continue;
+            }
+            wrong_digests += usize::from(error.has_code("DIGEST_INVALID"));
+            if !(error.is_transient() || is_session_gone(&error) || wrong_digests == 1) {
+                return Err(error);
+            }
+            let now_confirmed = confirmed.load(Ordering::Relaxed);
+            if error.is_throttling() && now_confirmed != std::mem::replace(&mut seen_confirmed, now_confirmed) {
+                // Others get on: it is our turn that is to come, and no reason to give up.
+                retries = self.transport.retries(what.clone());
+            }
+            let was_cut = error.kind == ErrorKind::Cut;
+            if let Err(error) = retries.back_off(error).await {
+                return Err(if was_cut { self.explain_cut(upload.repository, error).await } else { error });
+            }
+            if let Some(descriptor) = &known
+                && self.has_blob(upload.repository, descriptor).await?
+            {
+                return Ok(Made { digest: descriptor.digest, size: descriptor.size });
+            }
+        }
+    }
+
+    /// One try from session to confirmation. `known` is filled in as soon as all bytes were made.
+    async fn try_upload(
+        &self,
+        upload: &Upload<'_>,
+        opened: Option<Session>,
+        known: &mut Option<Descriptor>,
+    ) -> Result<Made, Failure> {
+        (upload.progress)(Progress::Began);
+        let Session { url } = match opened {
+            Some(session) => session,
+            None => self.open(upload.repository).await?,
+        };
+        if let Some(descriptor) = known.as_ref() {
+            let url = closing(&url, &descriptor.digest);
+            let (made, _) = self.send_body(Method::PUT, &url, upload, Some(descriptor), |_| {}).await?;
+            return Ok(made);
+        }
+        let note = |made: &Made| {
+            let Made { digest, size } = *made;
+            *known = Some(Descriptor { media_type: media_type::OCI_LAYER_GZIP.to_owned(), digest, size });
+        };
+        let (made, response) = self.send_body(Method::PATCH, &url, upload, None, note).await?;
+        let close = async {
+            let next = self.location(&url, response.headers())?.unwrap_or_else(|| url.clone());
+            let call_url = closing(&next, &made.digest);
+            let mut call = Call::new(Method::PUT, call_url, Scope::push(upload.repository));
+            call.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+            self.transport.send_once(&call).await
+        };
+        match close.await {
+            Ok(_) => Ok(made),
+            Err(error) => {
+                Err(Failure { session: worth_ending(&error).then_some(Session { url }), error, renewed: false })
+            }
+        }
+    }
+
+    /// Opens a session.
+    async fn open(&self, repository: &str) -> Result<Session, Error> {
+        let call = Call::new(Method::POST, self.uploads(repository), Scope::push(repository));
+        let response = self.transport.send_once(&call).await?;
+        match self.location(&call.url, response.headers())? {
+            Some(url) => Ok(Session { url }),
+            None => Err(Error::content(Problem::failed(format!(
+                "`{}` did not say where to upload to `{repository}`",
+                self.transport.origin
+            )))),
+        }
+    }
+
+    /// Sends freshly made bytes, all of which `expected` describes if it is there, and calls `note` once they were made.
+    async fn send_body(
+        &self,
+        method: Method,
+        url: &Url,
+        upload: &Upload<'_>,
+        expected: Option<&Descriptor>,
+        note: impl FnOnce(&Made),
+    ) -> Result<(Made, Response), Failure> {
+        let failed = |error: Error, renewed| {
+            let session = worth_ending(&error).then(|| Session { url: url.clone() });
+            Failure { error, session, renewed }
+        };
+        let scope = Scope::push(upload.repository);
+        let used = self.transport.authorization(&scope).await?;
+        let (pieces, receiver) = mpsc::channel(WAITING_PIECES);
+        let (right, verdict) = oneshot::channel();
+        let watch = Watch::new();
+        let progress = upload.progress.clone();
+        let taken = Arc::new(move |count| progress(Progress::Sent(count)));
+        let feed = Feed::new(receiver, verdict, expected.map(|expected| expected.size), watch.clone(), taken);
+        let mut request = reqwest::Request::new(method.clone(), url.clone());
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        if let Some(expected) = expected {
+            request.headers_mut().insert(CONTENT_LENGTH, expected.size.into());
+        }
+        *request.body_mut() = Some(reqwest::Body::wrap_stream(feed));
+        self.transport.authorize(&mut request, used.as_ref());
+
+        let making = upload.source.make(pieces);
+        let make = async {
+            let made = making.await?;
+            check(&made, expected)?;
+            // Nobody waits for the verdict once the request has failed.
+            let _ = right.send(());
+            Ok(made)
+        };
+        let work = self.exchange(request, url, make, &watch, expected.map(|expected| expected.size));
+        let (made, answer) = self.transport.http.unless_stopped(work).await.map_err(|error| failed(error, false))?;
+        if let Some(made) = &made {
+            note(made);
+        }
+        let response = answer.map_err(|error| failed(error, false))?;
+        tracing::debug!(%method, url = redacted(url), status = response.status().as_u16(), bytes = watch.taken_bytes());
+        if !response.status().is_success() {
+            let rejected = self.transport.rejected(&method, url, response).await;
+            let better = self.transport.better(&scope, used.as_ref(), &rejected).await?;
+            return Err(failed(rejected.error, better.is_some()));
+        }
+        let what = || format!("sending to {}", redacted(url));
+        let made = made.ok_or_else(|| failed(Error::cut(&what(), "it was answered before all was sent"), false))?;
+        Ok((made, response))
+    }
+
+    /// Runs maker and request side by side until there is an answer, or nothing moves any more.
+    async fn exchange(
+        &self,
+        request: reqwest::Request,
+        url: &Url,
+        make: impl Future<Output = Result<Made, Problem>>,
+        watch: &Watch,
+        size: Option<u64>,
+    ) -> (Option<Made>, Result<Response, Error>) {
+        let client = match self.transport.http.client_for(url) {
+            Ok(client) => client,
+            Err(error) => return (None, Err(error)),
+        };
+        let what = format!("sending to {}", redacted(url));
+        let stall = self.transport.http.patience.stall;
+        let mut request = std::pin::pin!(client.execute(request));
+        let mut make = std::pin::pin!(make);
+        let answer = || answer_limit(stall, size.unwrap_or_else(|| watch.taken_bytes()));
+        let mut stalled = std::pin::pin!(watch.stalled(stall, answer));
+        let (mut made, mut is_making) = (None, true);
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut request => {
+                    let answer = answer.map_err(|error| match watch.fault() {
+                        Some(Fault::Restarted) => Error::cut(&what, "its bytes come anew from where they are taken"),
+                        Some(Fault::TooLong) => Error::content(changed(size.unwrap_or_default(), "more")),
+                        None => unreachable(url, error),
+                    });
+                    return (made, answer);
+                }
+                outcome = &mut make, if is_making => {
+                    is_making = false;
+                    match outcome {
+                        Ok(all) => made = Some(all),
+                        // Who finds nobody to take the bytes knows less than the request that failed.
+                        Err(_) if watch.is_gone() => {}
+                        Err(problem) => return (None, Err(problem.into())),
+                    }
+                }
+                why = &mut stalled => return (made, Err(Error::cut(&what, why))),
+            }
+        }
+    }
+
+    /// Ends a session that will not be used any more; one that stays expires by itself.
+    async fn abandon(&self, repository: &str, session: &Session) {
+        let end = async {
+            let authorization = self.transport.authorization(&Scope::push(repository)).await.ok().flatten();
+            let mut request = reqwest::Request::new(Method::DELETE, session.url.clone());
+            self.transport.authorize(&mut request, authorization.as_ref());
+            self.transport.http.send(request).await.ok().map(|response| response.status())
+        };
+        let status = tokio::time::timeout(ABANDON, end).await.ok().flatten();
+        tracing::debug!(url = redacted(&session.url), ?status, "gave up an upload");
+    }
+
+    /// Some registries cut the connection when the repository does not exist; asked another way they say so.
+    async fn explain_cut(&self, repository: &str, error: Error) -> Error {
+        let url = self.transport.origin.endpoint(&format!("{repository}/tags/list"));
+        let call = Call::new(Method::GET, url, Scope::push(repository));
+        match self.transport.send_once(&call).await {
+            Err(found) if found.has_code("NAME_UNKNOWN") => {
+                let message = format!("`{}` knows no repository `{repository}`", self.transport.origin);
+                let problem = Problem::failed(message).because(error.problem);
+                let help = "check its name, or create it; one in ECR is created with `--create-repository`";
+                Error::new(found.kind, problem.help(help))
+            }
+            _ => error,
+        }
+    }
+}
+
+/// Whether the registry no longer knows the session, or has another idea of what is in it: another one is needed.
+/// ECR says the latter by itself now and then (google/go-containerregistry#431).
+fn is_session_gone(error: &Error) -> bool {
+    let is_gone = error.status() == Some(404) && !error.has_code("NAME_UNKNOWN");
+    is_gone
+        || error.status() == Some(416)
+        || ["BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID", "RANGE_INVALID"].iter().any(|code| error.has_code(code))
+}
+
+/// Whether there may still be something to end.
+fn worth_ending(error: &Error) -> bool {
+    !matches!(error.kind, ErrorKind::Unreachable { .. }) && error.status() != Some(404)
+}
+
+/// The URL that closes a session: the registry's own query stays as it is.
+fn closing(session: &Url, digest: &Digest) -> Url {
+    let mut url = session.clone();
+    url.query_pairs_mut().append_pair("digest", &digest.to_string());
+    url
+}
+
+fn answer_limit(stall: Duration, size: u64) -> Duration {
+    let class = ANSWER_CLASSES.iter().find(|(limit, _)| size < *limit);
+    stall * class.map_or(ANSWER_LONGEST, |(_, times)| *times)
+}
+
+/// What was made again must be what was promised, or the last of it is never sent.
+fn check(made: &Made, expected: Option<&Descriptor>) -> Result<(), Problem> {
+    match expected {
+        _ if made.size == 0 => Err(empty()),
+        Some(expected) if made.size != expected.size => {
+            Err(changed(expected.size, if made.size < expected.size { "fewer" } else { "more" }))
+        }
+        Some(expected) if made.digest != expected.digest => {
+            Err(Problem::failed(format!("a blob was to be {} and its bytes are {}", expected.digest, made.digest))
+                .help("its source changed while it was pushed; run the command again"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn changed(size: u64, how: &str) -> Problem {
+    Problem::failed(format!("a blob was to have {size} bytes and has {how}"))
+        .help("its source changed while it was pushed; run the command again")
+}
+
+/// ECR refuses them (`EmptyUploadException`), and no layer or config is empty.
+fn empty() -> Problem {
+    Problem::failed("an empty blob cannot be pushed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_closed_with_its_own_query_kept() {
+        let digest = Digest::of(b"abc");
+        let hex = digest.hex();
+        for (session, closed) in [
+            ("https://a.io/v2/b/uploads/1", format!("https://a.io/v2/b/uploads/1?digest=sha256%3A{hex}")),
+            ("https://a.io/u?_state=a%2Fb%3D", format!("https://a.io/u?_state=a%2Fb%3D&digest=sha256%3A{hex}")),
+            ("https://a.io/u?x", format!("https://a.io/u?x&digest=sha256%3A{hex}")),
+        ] {
+            assert_eq!(closing(&session.parse().expect("a URL of the table"), &digest).as_str(), closed);
+        }
+    }
+
+    #[test]
+    fn large_blobs_may_take_their_time_to_be_answered() {
+        let stall = Duration::from_secs(60);
+        for (size, seconds) in [(0, 60), ((64 << 20) - 1, 60), (64 << 20, 300), ((1 << 30) - 1, 300), (1 << 30, 900)] {
+            assert_eq!(answer_limit(stall, size).as_secs(), seconds, "{size}");
+        }
+    }
+}

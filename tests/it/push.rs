@@ -1,0 +1,691 @@
+//! Uploading blobs and manifests to a registry that fails in every way it can.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::http::Method;
+use bytes::Bytes;
+use cargo_lambda_image::event::Session;
+use cargo_lambda_image::oci::{Descriptor, Digest, media_type};
+use cargo_lambda_image::problem::Problem;
+use cargo_lambda_image::registry::credentials::{CredentialSource, Credentials, Lease, Renewal, Secret};
+use cargo_lambda_image::registry::error::{Error, ErrorKind};
+use cargo_lambda_image::registry::feed::{Made, Source};
+use cargo_lambda_image::registry::origin::Origin;
+use cargo_lambda_image::registry::pull::{Piece, Selector};
+use cargo_lambda_image::registry::push::{Mount, is_blob_missing};
+use cargo_lambda_image::registry::upload::{Progress, Upload};
+use cargo_lambda_image::registry::{Client, Patience};
+
+use crate::pull::patience;
+use crate::support::images::{Family, TestImage, noise};
+use crate::support::registry::{Auth, Builder, Fault, FaultRegistry, Mounts, Ways};
+
+const ALWAYS: Range<usize> = 0..usize::MAX;
+
+/// More than the buffers of a loopback connection hold.
+const LARGE: usize = 24 << 20;
+
+fn client_at(origin: &str, credentials: CredentialSource, patience: Patience) -> Client {
+    Client::new(Origin::from_url(origin).expect("an origin"), credentials, patience, &Session::silent())
+}
+
+fn client(registry: &FaultRegistry) -> Client {
+    client_at(&registry.origin, CredentialSource::Anonymous, patience())
+}
+
+fn hasty(registry: &FaultRegistry) -> Client {
+    let patience = Patience { stall: Duration::from_millis(300), ..patience() };
+    client_at(&registry.origin, CredentialSource::Anonymous, patience)
+}
+
+fn ecr() -> Ways {
+    Ways { ecr: true, ..Ways::default() }
+}
+
+fn of(bytes: &[u8]) -> Descriptor {
+    Descriptor { media_type: media_type::OCI_LAYER_GZIP.into(), digest: Digest::of(bytes), size: bytes.len() as u64 }
+}
+
+fn made(bytes: &[u8]) -> Made {
+    Made { digest: Digest::of(bytes), size: bytes.len() as u64 }
+}
+
+/// A source of these bytes, and how often they were made.
+fn counted(bytes: &[u8]) -> (Source, Arc<AtomicUsize>) {
+    let times = Arc::new(AtomicUsize::new(0));
+    let (bytes, counter) = (bytes.to_vec(), times.clone());
+    let source = Source::blocking(move |mut pieces| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        std::io::Write::write_all(&mut pieces, &bytes).map_err(|error| Problem::failed("written").because(error))?;
+        pieces.finish()
+    });
+    (source, times)
+}
+
+fn upload<'a>(source: &'a Source, known: Option<&'a Descriptor>) -> Upload<'a> {
+    Upload { repository: "a", source, known, session: None, progress: Arc::new(|_| {}) }
+}
+
+async fn push(client: &Client, bytes: &[u8]) -> Result<Made, Error> {
+    client.upload(upload(&counted(bytes).0, Some(&of(bytes)))).await
+}
+
+async fn stream(client: &Client, bytes: &[u8]) -> Result<Made, Error> {
+    client.upload(upload(&counted(bytes).0, None)).await
+}
+
+/// Methods of what was asked, in order.
+fn methods(registry: &FaultRegistry) -> Vec<String> {
+    registry.requests().iter().map(|request| request.method.to_string()).collect()
+}
+
+fn open() -> Builder {
+    FaultRegistry::builder().repository("a")
+}
+
+#[tokio::test]
+async fn a_known_blob_is_one_post_and_one_put_with_its_length() {
+    let blob = noise(300_000);
+    for ways in [Ways::default(), ecr()] {
+        let registry = open().ways(ways).start();
+        assert_eq!(push(&client(&registry), &blob).await.expect("pushed"), made(&blob));
+        assert_eq!(methods(&registry), ["POST", "PUT"]);
+        let requests = registry.requests();
+        assert_eq!(requests[0].header("content-length"), Some("0"));
+        assert_eq!(requests[1].header("content-length"), Some("300000"));
+        assert_eq!(requests[1].header("content-type"), Some("application/octet-stream"));
+        assert_eq!(requests[1].header("content-range"), None);
+        let hex = Digest::of(&blob).hex();
+        let target = format!("/v2/a/blobs/uploads/1-0?_state=a%2Fb%3D%3D&digest=sha256%3A{hex}");
+        assert_eq!(requests[1].target, target);
+        assert_eq!(registry.blob("a", &blob).as_deref(), Some(&blob[..]));
+    }
+}
+
+#[tokio::test]
+async fn a_blob_of_unknown_digest_is_streamed_by_one_patch() {
+    let blob = noise(3_000_000);
+    for ways in [Ways::default(), ecr()] {
+        let registry = open().ways(ways).start();
+        assert_eq!(stream(&client(&registry), &blob).await.expect("pushed"), made(&blob));
+        assert_eq!(methods(&registry), ["POST", "PATCH", "PUT"]);
+        let requests = registry.requests();
+        assert_eq!(requests[1].header("transfer-encoding"), Some("chunked"));
+        assert_eq!(requests[2].header("content-length"), Some("0"));
+        assert!(requests[2].target.starts_with("/v2/a/blobs/uploads/1-1?"), "the location of the PATCH's answer");
+        assert_eq!(registry.blob("a", &blob).as_deref(), Some(&blob[..]));
+    }
+}
+
+#[tokio::test]
+async fn a_connection_cut_in_the_middle_costs_one_more_try() {
+    let blob = noise(LARGE);
+    for (method, expected) in [
+        (Method::PUT, &["POST", "PUT", "DELETE", "HEAD", "POST", "PUT"][..]),
+        (Method::PATCH, &["POST", "PATCH", "DELETE", "POST", "PATCH", "PUT"]),
+    ] {
+        let registry = open().ways(ecr()).fault(method.clone(), "/uploads/", 0..1, Fault::ReadThenCut(1 << 20)).start();
+        let known = of(&blob);
+        let (source, times) = counted(&blob);
+        let known = (method == Method::PUT).then_some(&known);
+        let tries = Arc::new(Mutex::new(Vec::new()));
+        let told = tries.clone();
+        let progress = move |progress| {
+            let mut tries = told.lock().expect("no panic under the lock");
+            match progress {
+                Progress::Began => tries.push(0),
+                Progress::Sent(count) => *tries.last_mut().expect("a try") += count,
+            }
+        };
+        let upload = Upload { progress: Arc::new(progress), ..upload(&source, known) };
+        assert_eq!(client(&registry).upload(upload).await.expect("pushed"), made(&blob));
+        assert_eq!(methods(&registry), expected);
+        assert_eq!(times.load(Ordering::Relaxed), 2, "the bytes are made anew");
+        let tries = tries.lock().expect("no panic under the lock").clone();
+        assert_eq!((tries.len(), tries[1]), (2, LARGE as u64), "{tries:?}");
+        assert!(registry.received() < LARGE as u64 + (2 << 20), "no more than what was cut is sent twice");
+        assert_eq!(registry.blob("a", &blob).as_deref(), Some(&blob[..]));
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_always_cut_is_given_up() {
+    let blob = noise(3_000_000);
+    let registry = open().fault(Method::PUT, "/uploads/", ALWAYS, Fault::ReadThenCut(1000)).start();
+    let error = push(&client(&registry), &blob).await.expect_err("cut");
+    assert_eq!(error.kind, ErrorKind::Cut);
+    assert_eq!((registry.count(Method::POST, "/uploads/"), registry.count(Method::PUT, "/uploads/")), (4, 4));
+}
+
+#[tokio::test]
+async fn an_early_refusal_is_told_rather_than_the_broken_pipe() {
+    const DENIED: &str = r#"{"errors":[{"code":"DENIED","message":"User: arn:aws:iam::1:user/x is not authorized to perform: ecr:UploadLayerPart on resource: y"}]}"#;
+    let blob = noise(LARGE);
+    for method in [Method::PUT, Method::PATCH] {
+        for count in [0, 1 << 20] {
+            let fault = Fault::ReadThenAnswer(count, 403, DENIED);
+            let registry = open().fault(method.clone(), "/uploads/", ALWAYS, fault).start();
+            let known = of(&blob);
+            let source = counted(&blob).0;
+            let known = (method == Method::PUT).then_some(&known);
+            let error = client(&registry).upload(upload(&source, known)).await.expect_err("refused");
+            assert_eq!(error.status(), Some(403), "{:?}", error.problem.causes());
+            assert_eq!(
+                error.problem.next_step(),
+                Some("allow the IAM action `ecr:UploadLayerPart` on this repository")
+            );
+            assert_eq!(registry.count(method.clone(), "/uploads/"), 1, "not tried again");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_may_pass_is_tried_again_in_a_new_session() {
+    let blob = noise(300_000);
+    for status in [408, 429, 500, 502, 503, 504] {
+        for (method, posts, puts) in [(Method::POST, 2, 1), (Method::PUT, 2, 2), (Method::PATCH, 2, 1)] {
+            let registry = open().fault(method.clone(), "/uploads/", 0..1, Fault::Status(status, &[], "")).start();
+            let client = client(&registry);
+            let is_streamed = method == Method::PATCH;
+            let pushed = if is_streamed { stream(&client, &blob).await } else { push(&client, &blob).await };
+            assert_eq!(pushed.expect("pushed"), made(&blob), "{status} {method}");
+            let counts = (registry.count(Method::POST, "/uploads/"), registry.count(Method::PUT, "/uploads/"));
+            assert_eq!(counts, (posts, puts), "{status} {method}");
+        }
+        let image = TestImage::new(Family::Oci, "amd64");
+        let registry = FaultRegistry::builder()
+            .image("a", "1", &image)
+            .fault(Method::PUT, "/manifests/", 0..2, Fault::Status(status, &[], ""))
+            .fault(Method::HEAD, "/blobs/", 0..2, Fault::Status(status, &[], ""))
+            .start();
+        put_manifest(&client(&registry), "2", &image).await.expect("pushed");
+        assert_eq!(registry.count(Method::PUT, "/manifests/"), 3, "{status}");
+        assert!(client(&registry).has_blob("a", &of(&image.layers[0])).await.expect("an answer"), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_asks_to_wait_is_waited_for() {
+    let blob = noise(3000);
+    let registry =
+        open().fault(Method::POST, "/uploads/", 0..1, Fault::Status(429, &[("retry-after", "1")], "")).start();
+    let start = std::time::Instant::now();
+    let client = client(&registry);
+    let throttled = client.throttled();
+    push(&client, &blob).await.expect("pushed");
+    assert!(start.elapsed() >= Duration::from_secs(1), "{:?}", start.elapsed());
+    assert_eq!(*throttled.borrow(), 1);
+}
+
+#[tokio::test]
+async fn a_session_that_is_gone_or_confused_is_replaced() {
+    let blob = noise(300_000);
+    for (status, body) in [
+        (404, r#"{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN"}]}"#),
+        (404, ""),
+        (416, r#"{"errors":[{"code":"BLOB_UPLOAD_INVALID","message":"First byte of the layer part is 0"}]}"#),
+        (400, r#"{"errors":[{"code":"BLOB_UPLOAD_INVALID"}]}"#),
+    ] {
+        let registry = open().fault(Method::PUT, "/uploads/", 0..1, Fault::Status(status, &[], body)).start();
+        push(&client(&registry), &blob).await.expect("pushed");
+        let sessions: Vec<_> =
+            registry.requests().into_iter().filter(|request| request.method == Method::PUT).map(|r| r.target).collect();
+        assert!(sessions[0].contains("/uploads/1-0") && sessions[1].contains("/uploads/2-0"), "{sessions:?}");
+        assert_eq!(sessions.len(), 2);
+    }
+}
+
+/// Logins `login-1`, `login-2` and so on, and how many there were.
+fn logins(first: usize) -> (CredentialSource, Arc<AtomicUsize>) {
+    let given = Arc::new(AtomicUsize::new(first));
+    let counter = given.clone();
+    let renewal = Renewal::new(move || {
+        let number = counter.fetch_add(1, Ordering::Relaxed) + 1;
+        let password = Secret::new(format!("login-{number}"));
+        let credentials = Credentials::Password { username: "AWS".into(), password };
+        Box::pin(async move { Ok(Lease { credentials, lifetime: Duration::from_secs(12 * 3600) }) })
+    });
+    (CredentialSource::Renewed(renewal), given)
+}
+
+#[tokio::test]
+async fn an_expired_ecr_login_is_renewed_once_for_all() {
+    let blobs: Vec<_> = (0..4).map(|index| noise(10_000 + index)).collect();
+    let registry = open().ways(ecr()).auth(Auth::Ecr).start();
+    let (source, given) = logins(0);
+    let client = client_at(&registry.origin, source, patience());
+    push(&client, &blobs[0]).await.expect("pushed");
+    assert_eq!(methods(&registry), ["POST", "PUT"], "the login goes along unasked");
+
+    registry.expire_logins(1);
+    let first = of(&blobs[0]);
+    let (one, two, three) =
+        tokio::join!(push(&client, &blobs[1]), push(&client, &blobs[2]), client.has_blob("a", &first));
+    one.and(two).expect("both pushed");
+    assert!(three.expect("an answer to HEAD, whose refusal had no words"));
+    assert_eq!(given.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn a_login_that_expires_while_bytes_are_sent_is_renewed() {
+    let blob = noise(3_000_000);
+    for known in [true, false] {
+        let registry = Arc::new(open().ways(ecr()).auth(Auth::Ecr).start());
+        let (source, given) = logins(0);
+        let client = client_at(&registry.origin, source, patience());
+        let (bytes, expiring) = (blob.clone(), registry.clone());
+        let source = Source::blocking(move |mut pieces| {
+            expiring.expire_logins(1);
+            std::io::Write::write_all(&mut pieces, &bytes)
+                .map_err(|error| Problem::failed("written").because(error))?;
+            pieces.finish()
+        });
+        // The session is opened with the first login, and bytes come only after it expired.
+        let descriptor = of(&blob);
+        client.upload(upload(&source, known.then_some(&descriptor))).await.expect("pushed");
+        assert_eq!(given.load(Ordering::Relaxed), 2);
+        assert_eq!(registry.blob("a", &blob).as_deref(), Some(&blob[..]));
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_is_refused_after_its_renewal_ends_the_push() {
+    let blob = noise(3000);
+    let registry = open().ways(ecr()).auth(Auth::Ecr).start();
+    registry.expire_logins(100);
+    let (source, given) = logins(0);
+    let error = push(&client_at(&registry.origin, source, patience()), &blob).await.expect_err("refused");
+    assert_eq!(error.status(), Some(403));
+    assert!(error.problem.causes()[0].contains("authorization token has expired"), "{:?}", error.problem.causes());
+    assert_eq!(given.load(Ordering::Relaxed), 2);
+    assert_eq!(registry.received(), 0);
+}
+
+#[tokio::test]
+async fn a_login_that_cannot_be_renewed_says_why() {
+    let registry = open().ways(ecr()).auth(Auth::Ecr).start();
+    let renewal =
+        Renewal::new(|| Box::pin(async { Err(Problem::failed("the SSO session has expired").help("log in")) }));
+    let client = client_at(&registry.origin, CredentialSource::Renewed(renewal), patience());
+    let error = push(&client, &noise(10)).await.expect_err("no login");
+    assert_eq!((error.problem.message(), error.problem.next_step()), ("the SSO session has expired", Some("log in")));
+    assert_eq!(registry.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn a_token_for_pushing_is_asked_with_its_scope_and_never_without_the_login() {
+    let blob = noise(3000);
+    let given = |password| {
+        let password = Secret::new(password);
+        CredentialSource::Given(Credentials::Password { username: "me".into(), password })
+    };
+    let registry = open().auth(Auth::Bearer(Some(("me", "right")))).start();
+    push(&client_at(&registry.origin, given("right"), patience()), &blob).await.expect("pushed");
+    let tokens = |registry: &FaultRegistry| {
+        let log = registry.log().into_iter();
+        log.filter(|line| line.starts_with("GET /token")).collect::<Vec<_>>()
+    };
+    assert_eq!(tokens(&registry), ["GET /token?service=test&scope=repository%3Aa%3Apull%2Cpush"]);
+
+    let error = push(&client_at(&registry.origin, given("wrong"), patience()), &blob).await.expect_err("refused");
+    assert_eq!(error.status(), Some(401));
+    assert_eq!(tokens(&registry).len(), 2, "no second try as nobody");
+}
+
+#[tokio::test]
+async fn a_token_that_ends_while_bytes_are_sent_is_replaced_once() {
+    let blob = noise(3_000_000);
+    let registry = Arc::new(open().auth(Auth::Bearer(None)).start());
+    let (bytes, revoking, once) = (blob.clone(), registry.clone(), AtomicUsize::new(0));
+    let source = Source::blocking(move |mut pieces| {
+        if once.fetch_add(1, Ordering::Relaxed) == 0 {
+            revoking.revoke_tokens();
+        }
+        std::io::Write::write_all(&mut pieces, &bytes).map_err(|error| Problem::failed("written").because(error))?;
+        pieces.finish()
+    });
+    client(&registry).upload(upload(&source, None)).await.expect("pushed");
+    assert_eq!(registry.count(Method::GET, "/token"), 2);
+
+    let refusing = open().fault(Method::PUT, "/uploads/", ALWAYS, Fault::Status(401, &[], "")).start();
+    let error = push(&client(&refusing), &blob).await.expect_err("refused");
+    assert_eq!((error.status(), refusing.count(Method::PUT, "/uploads/")), (Some(401), 1));
+}
+
+#[tokio::test]
+async fn a_lost_confirmation_is_found_by_asking() {
+    let blob = noise(300_000);
+    for is_streamed in [false, true] {
+        let registry = open().fault(Method::PUT, "/uploads/", 0..1, Fault::DropReply).start();
+        let client = client(&registry);
+        let pushed = if is_streamed { stream(&client, &blob).await } else { push(&client, &blob).await };
+        assert_eq!(pushed.expect("pushed"), made(&blob));
+        assert_eq!(registry.received(), 300_000, "sent once");
+        assert_eq!(registry.count(Method::POST, "/uploads/"), 1);
+        assert_eq!(methods(&registry).last().map(String::as_str), Some("HEAD"));
+    }
+}
+
+async fn put_manifest(client: &Client, tag: &str, image: &TestImage) -> Result<(), Error> {
+    let bytes = Bytes::copy_from_slice(&image.manifest);
+    client.put_manifest("a", &Selector::Tag(tag.into()), image.manifest_type(), &bytes).await
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_a_manifest_is_found_by_asking() {
+    let image = TestImage::new(Family::Oci, "amd64");
+    for (fault, log) in [
+        (Fault::DropReply, &["PUT /v2/a/manifests/2", "HEAD /v2/a/manifests/2"][..]),
+        (Fault::ReadThenCut(10), &["PUT /v2/a/manifests/2", "HEAD /v2/a/manifests/2", "PUT /v2/a/manifests/2"]),
+    ] {
+        let registry =
+            FaultRegistry::builder().image("a", "1", &image).fault(Method::PUT, "/manifests/", 0..1, fault).start();
+        put_manifest(&client(&registry), "2", &image).await.expect("pushed");
+        assert_eq!(registry.log(), log);
+        assert_eq!(registry.manifest("a", "2").as_deref(), Some(&image.manifest[..]));
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_that_names_a_missing_blob_is_known_by_both_codes() {
+    let image = TestImage::new(Family::Oci, "amd64");
+    for ways in [Ways::default(), ecr()] {
+        let registry = FaultRegistry::builder().image("a", "1", &image).ways(ways).start();
+        registry.forget("a", &image.layers[1]);
+        let error = put_manifest(&client(&registry), "2", &image).await.expect_err("incomplete");
+        assert!(is_blob_missing(&error), "{:?}", error.kind);
+        assert_eq!(registry.manifest("a", "2"), None);
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_taken_under_another_digest_is_an_error() {
+    let image = TestImage::new(Family::Oci, "amd64");
+    let other = Digest::of(b"other").to_string();
+    let registry = FaultRegistry::builder()
+        .image("a", "1", &image)
+        .fault(Method::PUT, "/manifests/", ALWAYS, Fault::Header("docker-content-digest", other.clone()))
+        .start();
+    let error = put_manifest(&client(&registry), "2", &image).await.expect_err("another digest");
+    assert_eq!(error.kind, ErrorKind::Content);
+    assert!(
+        error.problem.message().ends_with(&format!("as {other}, and it is {}", image.digest())),
+        "{}",
+        error.problem
+    );
+}
+
+#[tokio::test]
+async fn a_tag_that_cannot_be_moved_is_success_if_it_need_not() {
+    let image = TestImage::new(Family::Oci, "amd64");
+    let ways = Ways { immutable: true, ..ecr() };
+    let registry = FaultRegistry::builder().image("a", "1", &image).ways(ways).start();
+    put_manifest(&client(&registry), "1", &image).await.expect("the same");
+    assert_eq!(methods(&registry), ["PUT", "HEAD"]);
+
+    let other = TestImage::of(Family::Oci, "arm64", &image.tars, crate::support::images::gzip);
+    push(&client(&registry), &other.config).await.expect("pushed");
+    let error = put_manifest(&client(&registry), "1", &other).await.expect_err("another");
+    let expected = format!(
+        "tag `1` of `{}/a` cannot be moved to {}: it points to {}",
+        registry.address,
+        other.digest(),
+        image.digest()
+    );
+    assert_eq!(error.problem.message(), expected);
+    assert_eq!(error.problem.next_step(), Some("tags of this repository are immutable: choose another tag"));
+    assert_eq!(registry.count(Method::PUT, "/manifests/"), 2, "not tried again");
+    assert_eq!(registry.manifest("a", "1").as_deref(), Some(&image.manifest[..]));
+}
+
+#[tokio::test]
+async fn a_missing_repository_is_told_as_that_even_if_the_connection_is_just_cut() {
+    for cuts_unknown_repositories in [false, true] {
+        let ways = Ways { cuts_unknown_repositories, ..ecr() };
+        let registry = FaultRegistry::builder().ways(ways).start();
+        let error = push(&client(&registry), &noise(3000)).await.expect_err("no repository");
+        assert!(error.has_code("NAME_UNKNOWN"), "{:?}", error.kind);
+        let help = error.problem.next_step().unwrap_or_default();
+        assert!(help.contains("--create-repository"), "{help}");
+        let posts = registry.count(Method::POST, "/uploads/");
+        assert_eq!(posts, if cuts_unknown_repositories { 4 } else { 1 });
+    }
+}
+
+#[tokio::test]
+async fn a_mount_is_made_or_its_session_used_or_forgotten() {
+    let blob = noise(300_000);
+    let digest = Digest::of(&blob);
+    for (mounts, is_named, done) in [
+        (Mounts::Always, false, true),
+        (Mounts::Never, true, false),
+        (Mounts::Referenced, false, false),
+        (Mounts::Referenced, true, true),
+    ] {
+        let mut builder = open().ways(Ways { mounts, ..ecr() }).blob("b", &blob);
+        if is_named {
+            let manifest = serde_json::json!({"layers": [{"digest": digest}]}).to_string();
+            builder = builder.manifest("b", "1", "x", manifest.as_bytes());
+        }
+        let registry = builder.start();
+        let client = client(&registry);
+        match client.mount("a", &digest, "b").await.expect("an answer") {
+            Mount::Done => assert!(done, "{mounts:?}"),
+            Mount::Opened(session) => {
+                assert!(!done, "{mounts:?}");
+                let (source, known) = (counted(&blob).0, of(&blob));
+                let upload = Upload { session: Some(session), ..upload(&source, Some(&known)) };
+                client.upload(upload).await.expect("pushed");
+                assert_eq!(methods(&registry), ["POST", "PUT"], "no session of its own");
+            }
+            Mount::Declined => panic!("{mounts:?} was declined"),
+        }
+        assert_eq!(registry.blob("a", &blob).as_deref(), Some(&blob[..]));
+    }
+    for status in [401, 403, 404, 405, 500] {
+        let registry = open().fault(Method::POST, "mount=", ALWAYS, Fault::Status(status, &[], "")).start();
+        let mounted = client(&registry).mount("a", &digest, "b").await.expect("no error");
+        assert!(matches!(mounted, Mount::Declined), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_mount_asks_for_the_right_to_read_the_lender() {
+    let registry = open().auth(Auth::Bearer(None)).start();
+    client(&registry).mount("a", &Digest::of(b"x"), "b").await.expect("an answer");
+    let token = "GET /token?service=test&scope=repository%3Aa%3Apull%2Cpush&scope=repository%3Ab%3Apull";
+    assert_eq!(registry.log()[1], token);
+}
+
+#[tokio::test]
+async fn an_upload_elsewhere_carries_no_login() {
+    let blob = noise(300_000);
+    let storage = open().auth(Auth::Open).start();
+    let location = Fault::Header("location", format!("{}/v2/a/blobs/uploads/1-0?x=1", storage.origin));
+    let registry = open().auth(Auth::Basic("me", "canary")).fault(Method::POST, "/uploads/", 1..2, location).start();
+    let password = Secret::new("canary");
+    let login = CredentialSource::Given(Credentials::Password { username: "me".into(), password });
+    // So that the other server knows a session of this name.
+    client(&storage).mount("a", &Digest::of(b"x"), "b").await.expect("a session");
+    push(&client_at(&registry.origin, login, patience()), &blob).await.expect("pushed");
+    assert_eq!(storage.blob("a", &blob).as_deref(), Some(&blob[..]));
+    for request in storage.requests() {
+        assert_eq!(request.header("authorization"), None, "{} {}", request.method, request.target);
+    }
+}
+
+#[tokio::test]
+async fn locations_are_followed_where_that_is_safe() {
+    let blob = noise(3000);
+    let absolute = open().start();
+    let ways = Ways { location: Some(absolute.origin.clone()), ..Ways::default() };
+    drop(absolute);
+    let registry = open().fault(Method::POST, "/uploads/", ALWAYS, Fault::Header("location", String::new())).start();
+    let error = push(&client(&registry), &blob).await.expect_err("no location");
+    assert!(error.problem.message().starts_with("`127.0.0.1:"), "{}", error.problem);
+    assert!(error.problem.message().ends_with("did not say where to upload to `a`"), "{}", error.problem);
+
+    for (location, why) in [
+        ("http://example.com/x?sig=canary", "it leads to plain http on another machine: http://example.com/x?sig=***"),
+        ("ftp://example.com/x", "it leads away from http: ftp://example.com/x"),
+        ("http://me@127.0.0.1/x", "it contains a user name: http://127.0.0.1/x"),
+    ] {
+        let fault = Fault::Header("location", location.to_owned());
+        let registry = open().fault(Method::POST, "/uploads/", ALWAYS, fault).start();
+        let error = push(&client(&registry), &blob).await.expect_err("refused");
+        assert_eq!(error.problem.causes(), [why]);
+        assert_eq!(registry.requests().len(), 1, "not tried again");
+    }
+    // An absolute one to a server that is gone by now is a failure of the wire, not of trust.
+    let registry = open().ways(ways).start();
+    let error = push(&client(&registry), &blob).await.expect_err("nobody there");
+    assert_eq!(error.kind, ErrorKind::Unreachable { worth_retrying: true });
+}
+
+#[tokio::test]
+async fn a_server_that_takes_no_more_bytes_is_left() {
+    let blob = noise(LARGE);
+    let registry = open().fault(Method::PUT, "/uploads/", 0..1, Fault::ReadThenHang(1 << 20)).start();
+    push(&hasty(&registry), &blob).await.expect("pushed");
+    assert_eq!(registry.count(Method::POST, "/uploads/"), 2);
+}
+
+#[tokio::test]
+async fn a_server_that_never_confirms_is_asked() {
+    let blob = noise(300_000);
+    let registry = open().fault(Method::PUT, "/uploads/", 0..1, Fault::Hang).start();
+    push(&hasty(&registry), &blob).await.expect("pushed");
+    assert_eq!((registry.received(), registry.count(Method::POST, "/uploads/")), (300_000, 1));
+}
+
+#[tokio::test]
+async fn who_makes_the_bytes_may_take_longer_than_the_wire() {
+    let registry = open().start();
+    let source = Source::new(|pieces| {
+        Box::pin(async move {
+            for _ in 0..3 {
+                tokio::time::sleep(Duration::from_millis(400)).await;
+                let sent = pieces.send(Piece::Bytes(Bytes::from_static(b"abc"))).await;
+                sent.map_err(|_| Problem::failed("nobody takes it"))?;
+            }
+            Ok(made(b"abcabcabc"))
+        })
+    });
+    let pushed = hasty(&registry).upload(upload(&source, None)).await.expect("pushed");
+    assert_eq!(pushed, made(b"abcabcabc"));
+    assert_eq!(methods(&registry), ["POST", "PATCH", "PUT"]);
+}
+
+#[tokio::test]
+async fn bytes_are_made_no_faster_than_they_are_taken() {
+    let registry = open().fault(Method::PATCH, "/uploads/", ALWAYS, Fault::ReadThenHang(0)).start();
+    let most = Arc::new(AtomicU64::new(0));
+    let counter = most.clone();
+    let source = Source::blocking(move |mut pieces| {
+        let mut count = 0;
+        // 64 GiB, unless somebody stops us.
+        for _ in 0..65536 {
+            std::io::Write::write_all(&mut pieces, &[7; 1 << 20])
+                .map_err(|error| Problem::failed("written").because(error))?;
+            count += 1 << 20;
+            counter.fetch_max(count, Ordering::Relaxed);
+        }
+        pieces.finish()
+    });
+    hasty(&registry).upload(upload(&source, None)).await.expect_err("nobody reads");
+    assert!(most.load(Ordering::Relaxed) < 32 << 20, "{most:?}");
+}
+
+#[tokio::test]
+async fn a_registry_that_calls_right_bytes_wrong_is_believed_the_second_time() {
+    const WRONG: &str = r#"{"errors":[{"code":"DIGEST_INVALID"}]}"#;
+    let blob = noise(300_000);
+    for (times, expected) in [(0..1, 2), (ALWAYS, 2)] {
+        let fails = times == ALWAYS;
+        let registry = open().fault(Method::PUT, "/uploads/", times, Fault::Status(400, &[], WRONG)).start();
+        let pushed = push(&client(&registry), &blob).await;
+        assert_eq!(pushed.is_err_and(|error| error.has_code("DIGEST_INVALID")), fails);
+        assert_eq!(registry.count(Method::PUT, "/uploads/"), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_blob_there_with_another_size_is_an_error() {
+    let blob = noise(3000);
+    let registry = open().blob("a", &blob).fault(Method::HEAD, "/blobs/", ALWAYS, Fault::Shorten(2999)).start();
+    let error = client(&registry).has_blob("a", &of(&blob)).await.expect_err("another size");
+    assert_eq!(error.kind, ErrorKind::Content);
+    let message = error.problem.message();
+    assert!(message.ends_with("in `a` with 2999 bytes, and it should have 3000"), "{message}");
+}
+
+#[tokio::test]
+async fn what_is_not_right_to_its_last_byte_is_never_complete() {
+    let blob = noise(3_000_000);
+    let mut longer = blob.clone();
+    longer.extend_from_slice(&noise(200_000));
+    let mut other = blob.clone();
+    other[7] ^= 1;
+    let known = of(&blob);
+    for (bytes, message) in [
+        (&blob[..2_999_999], "a blob was to have 3000000 bytes and has fewer".to_owned()),
+        (&longer, "a blob was to have 3000000 bytes and has more".to_owned()),
+        (&other, format!("a blob was to be {} and its bytes are {}", known.digest, Digest::of(&other))),
+    ] {
+        let registry = open().start();
+        let error = client(&registry).upload(upload(&counted(bytes).0, Some(&known))).await.expect_err("changed");
+        assert_eq!(error.problem.message(), message);
+        assert_eq!(registry.count(Method::PUT, "/uploads/"), 1, "not tried again");
+        assert!(registry.received() < 3_000_000, "the last piece is withheld");
+        assert_eq!(registry.blob("a", &other).or(registry.blob("a", &blob)), None);
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_fails_ends_the_push_with_its_own_words() {
+    for known in [None, Some(&of(&noise(3_000_000)))] {
+        let registry = open().start();
+        let source = Source::blocking(|mut pieces| {
+            std::io::Write::write_all(&mut pieces, &noise(1_000_000))
+                .map_err(|error| Problem::failed("written").because(error))?;
+            Err(Problem::failed("`models/a.bin` changed while it was read"))
+        });
+        let error = client(&registry).upload(upload(&source, known)).await.expect_err("a failed source");
+        assert_eq!(error.problem.message(), "`models/a.bin` changed while it was read");
+        assert_eq!(registry.count(Method::POST, "/uploads/"), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_base_layer_comes_straight_from_its_registry_and_begins_anew_with_it() {
+    let blob = noise(3_000_000);
+    let known = of(&blob);
+    for (fault, posts) in [(Fault::Cut(1_000_000), 1), (Fault::Flip(2_000_000), 2)] {
+        let base = FaultRegistry::builder().blob("base", &blob).fault(Method::GET, "/blobs/", 0..1, fault).start();
+        let registry = open().start();
+        let from = Arc::new(client(&base));
+        let descriptor = known.clone();
+        let source = Source::new(move |pieces| {
+            let (from, descriptor) = (from.clone(), descriptor.clone());
+            Box::pin(async move {
+                from.blob("base", &descriptor, &pieces).await?;
+                Ok(Made { digest: descriptor.digest, size: descriptor.size })
+            })
+        });
+        client(&registry).upload(upload(&source, Some(&known))).await.expect("relayed");
+        assert_eq!(registry.count(Method::POST, "/uploads/"), posts);
+        assert_eq!(registry.blob("a", &blob).as_deref(), Some(&blob[..]));
+    }
+}
+
+#[tokio::test]
+async fn empty_blobs_are_never_sent() {
+    let registry = open().ways(ecr()).start();
+    push(&client(&registry), b"").await.expect_err("empty");
+    assert_eq!(registry.requests().len(), 0);
+    stream(&client(&registry), b"").await.expect_err("empty");
+    assert_eq!(registry.count(Method::PUT, ""), 0);
+}

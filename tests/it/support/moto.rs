@@ -1,0 +1,75 @@
+//! `moto`, which stands in for AWS's own APIs, on a free port.
+
+use std::fs::{self, File};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::tools::{block_on, poll, target_directory};
+
+/// The account that owns everything in moto.
+pub const ACCOUNT: &str = "123456789012";
+
+/// An AWS of this test's own; it ends when dropped.
+pub struct Moto {
+    /// The value of `AWS_ENDPOINT_URL`.
+    pub url: String,
+    process: Child,
+    _directory: TempDir,
+}
+
+impl Moto {
+    pub fn start() -> Self {
+        let directory = TempDir::new().expect("a temporary directory");
+        let log = directory.path().join("log");
+        let program = target_directory().join("tools/moto/bin/moto_server");
+        assert!(
+            program.is_file(),
+            "there is no `{}`: `tests/run` brings it and all else the tests need",
+            program.display()
+        );
+        let process = Command::new(program)
+            .args(["-H", "127.0.0.1", "-p", "0"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).expect("a log file"))
+            .spawn()
+            .expect("moto starts");
+        let mut moto = Self { url: String::new(), process, _directory: directory };
+        moto.url = poll("moto to listen", || {
+            let text = fs::read_to_string(&log).expect("the log of moto");
+            let ended = moto.process.try_wait().expect("the state of moto");
+            assert!(ended.is_none(), "moto ended: {text}");
+            // The port was free for it to choose, so only its log knows it.
+            let (_, rest) = text.split_once("Running on ")?;
+            rest.split_once('\n').map(|(url, _)| url.trim().to_owned())
+        });
+        moto
+    }
+
+    /// The answer to an operation of ECR in `region`, asked past the library.
+    pub fn ecr(&self, region: &str, operation: &str, parameters: &Value) -> Value {
+        // moto reads the region out of the signature and asks for no more of it.
+        let credential = format!("AWS4-HMAC-SHA256 Credential=test/20260101/{region}/ecr/aws4_request");
+        block_on(async {
+            let client = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+            let request = client
+                .post(&self.url)
+                .header("content-type", "application/x-amz-json-1.1")
+                .header("x-amz-target", format!("AmazonEC2ContainerRegistry_V20150921.{operation}"))
+                .header("authorization", credential)
+                .body(parameters.to_string());
+            let answer = request.send().await.expect("an answer of moto");
+            answer.json().await.expect("JSON of moto")
+        })
+    }
+}
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        // Either call fails only for a process that is gone already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
