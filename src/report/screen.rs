@@ -43,7 +43,8 @@ impl Screen {
 
     /// Writes text as a whole.
     pub(super) fn print(&self, text: &str) {
-        let _ = self.write_str(text).and_then(|()| self.flush());
+        let mut stderr = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
     }
 
     fn escape(&self, count: usize, direction: char) -> io::Result<()> {
@@ -98,7 +99,10 @@ impl TermLike for Screen {
         self.write_str("\r\x1b[2K")
     }
 
+    /// Ends a drawing of bars. A bar fills its line to the last column, where what the terminal echoes of Ctrl-C would begin
+    /// a line more, and the bars would be looked for one line too low; at the first column it hides two blanks.
     fn flush(&self) -> io::Result<()> {
+        self.write_str("\r")?;
         self.stderr.lock().unwrap_or_else(PoisonError::into_inner).flush()
     }
 }

@@ -240,12 +240,17 @@ fn bars_never_wrap_and_leave_nothing_behind() {
         known.advance(1 << 20);
         unknown.advance(1 << 20);
         session.warn("a line", None);
+        let so_far = stderr.text().len();
         let during = shown(&stderr.text(), usize::from(columns));
         let lines: Vec<_> = during.iter().filter(|line| !line.is_empty()).collect();
         assert_eq!(lines.len(), 2 + "warning: a line".len().div_ceil(usize::from(columns)), "{columns}: {during:#?}");
         drop((known, unknown));
-        let after = shown(&stderr.text(), usize::from(columns)).concat();
-        assert_eq!(after.replace(' ', ""), "warning:aline", "{columns}");
+        let text = stderr.text();
+        let interrupted = format!("{}^C{}", &text[..so_far], &text[so_far..]);
+        for text in [text, interrupted] {
+            let after = shown(&text, usize::from(columns)).concat();
+            assert_eq!(after.replace(' ', ""), "warning:aline", "{columns}");
+        }
     }
 }
 
