@@ -85,6 +85,9 @@ fn cargo_said(stderr: &str) -> Problem {
     let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
     let problem = Problem::new(Exit::Cargo, if first.is_empty() { "`cargo metadata` failed" } else { first });
     let rest = rest.trim().trim_start_matches("Caused by:").trim();
+    if let Some(help) = rest.strip_prefix("help: ") {
+        return problem.help(help);
+    }
     if rest.is_empty() { problem } else { problem.because(rest) }
 }
 

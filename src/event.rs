@@ -22,8 +22,8 @@ pub enum Event<'a> {
     CargoMessage { line: &'a str },
     /// A base image's reference is being resolved.
     BaseResolving { reference: &'a str },
-    /// A base image was resolved to one manifest; `digest` is absent for `scratch`.
-    BaseResolved { reference: &'a str, digest: Option<Digest>, platform: &'a str },
+    /// The base of an image was resolved to one manifest; `digest` is absent for `scratch`.
+    BaseResolved { package: &'a str, bin: &'a str, reference: &'a str, digest: Option<Digest>, platform: &'a str },
     /// The layers of an image are about to be made: how many there are.
     LayersStarted { bin: &'a str, count: usize },
     /// A piece of work whose progress can be counted began.
@@ -32,8 +32,6 @@ pub enum Event<'a> {
     TaskAdvanced { task: TaskId, bytes: u64 },
     /// A task ended; `outcome` says how, for people.
     TaskFinished { task: TaskId, outcome: TaskOutcome },
-    /// A layer of an image is there; layers come as they get ready, not in the image's order.
-    LayerReady { package: &'a str, bin: &'a str, layer: &'a LayerResult },
     /// Something failed and is tried again after a delay.
     Retrying { what: &'a str, why: &'a str, delay: Duration },
     /// Another process holds what this one needs.
@@ -42,8 +40,8 @@ pub enum Event<'a> {
     Warning { message: &'a str, help: Option<&'a str> },
     /// A fact for `-v` only.
     Detail { message: &'a str },
-    /// A file or directory was written.
-    Wrote { what: &'a str, path: &'a Path },
+    /// A file or directory with an image was written.
+    Wrote { package: &'a str, bin: &'a str, what: &'a str, path: &'a Path },
     /// What a push has to do is known: with `--dry-run` all that is told.
     PushPlanned { bin: &'a str, plan: &'a PushPlan },
     /// A layer is confirmed to be in the repository; layers come as they get there, not in the image's order.

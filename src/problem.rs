@@ -166,9 +166,16 @@ impl<T> IoContext<T> for std::io::Result<T> {
     fn or_failed(self, message: impl FnOnce() -> String) -> Result<T> {
         self.map_err(|error| match error.downcast::<Problem>() {
             Ok(problem) => problem,
-            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => Problem::failed(message())
+            Err(error)
+                if matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) =>
+            {
+                Problem::failed(message())
+                    .because(error)
+                    .help("free some space, or move the target directory with `--target-dir`")
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Problem::failed(message())
                 .because(error)
-                .help("free some space, or move the target directory with `--target-dir`"),
+                .help("check who owns it, and its permissions and those of the directories above: `namei -l PATH`"),
             Err(error) => Problem::failed(message()).because(error),
         })
     }
@@ -196,7 +203,7 @@ mod tests {
     #[test]
     fn a_problem_survives_a_trip_through_an_io_error() {
         let error: std::io::Error = Problem::refused("no").help("do").into();
-        let back = Err::<(), _>(error).or_failed(|| "could not write".into()).unwrap_err();
+        let back = Err::<(), _>(error).or_failed(|| "could not write".into()).expect_err("an error stays one");
         assert_eq!((back.message(), back.exit(), back.next_step()), ("no", Exit::Refused, Some("do")));
     }
 }

@@ -12,7 +12,8 @@ fail() {
 
 # AWS publishes the Runtime Interface Emulator inside the wheel of its SAM command line.
 wheel=aws-sam-cli==1.170.0
-tools=${CARGO_TARGET_DIR:-target}/tools
+target=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+tools=$target/tools
 emulators=(aws-lambda-rie-x86_64 aws-lambda-rie-arm64)
 
 emulators_present() {
@@ -32,6 +33,7 @@ need docker-registry docker-registry
 need podman podman
 need runc runc
 need skopeo skopeo
+need strace strace
 need umoci umoci
 if ! emulators_present; then
     python3 -m pip --version >/dev/null 2>&1 || packages+=(python3 python3-pip)

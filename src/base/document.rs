@@ -159,7 +159,7 @@ pub(super) fn choose<'a>(entries: &'a [Entry], architecture: Architecture, what:
             shown.sort();
             shown.dedup();
             let there = if shown.is_empty() { "none".to_owned() } else { format!("`{}`", shown.join("`, `")) };
-            Problem::failed(format!("{what} has no image for `{}`, only for {there}", architecture.platform()))
+            Problem::refused(format!("{what} has no image for `{}`, only for {there}", architecture.platform()))
                 .help("build for another platform (`--x86-64`, `--arm64`), or take another base")
         },
     )
@@ -177,7 +177,7 @@ pub(super) fn parse_config(bytes: &[u8], architecture: Architecture, what: &str)
     let word = |key: &str| config.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (os, found) = (word("os"), word("architecture"));
     if os != "linux" || found != architecture.oci() {
-        return Err(Problem::failed(format!(
+        return Err(Problem::refused(format!(
             "{what} is for `{os}/{found}`, and `{}` is wanted",
             architecture.platform()
         ))
@@ -238,7 +238,7 @@ fn layer(entry: &Entry, diff_id: DiffId, what: &str) -> Result<BaseLayer> {
 
 /// The refusal of zstd, which Lambda does not read.
 pub(super) fn zstd(message: &str) -> Problem {
-    Problem::failed(format!("{message}, which Lambda does not take"))
+    Problem::refused(format!("{message}, which Lambda does not take"))
         .help("take a base with gzip layers, or convert it: `skopeo copy --dest-compress-format gzip --dest-force-compress-format`")
 }
 

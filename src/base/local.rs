@@ -168,7 +168,8 @@ impl Files {
         // The archive itself may be a symlink: the user named it.
         let file = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(Problem::usage(format!("there is no file `{shown}`")));
+                return Err(Problem::usage(format!("there is no file `{shown}`"))
+                    .help("`skopeo copy` and `docker save` write such archives"));
             }
             file => file.or_failed(|| format!("could not open `{shown}`"))?,
         };
@@ -183,7 +184,9 @@ impl Files {
             return Err(Problem::usage(format!("`{shown}` is compressed as a whole"))
                 .help("decompress it first, for example with `gunzip` or `zstd -d`"));
         }
-        let members = members(&file).or_failed(|| format!("could not read `{shown}` as a tar"))?;
+        let members = members(&file)
+            .or_failed(|| format!("could not read `{shown}` as a tar"))
+            .map_err(|problem| problem.help("give a whole archive, as `skopeo copy` and `docker save` write them"))?;
         Ok(Self { path: path.to_owned(), kind: Kind::Tar { file: Arc::new(file), members } })
     }
 

@@ -1,6 +1,6 @@
 //! Brings a base image in: finds it, checks it, and puts its layers into the store.
 //!
-//! - [`reference`]: what the user may write;
+//! - [`mod@reference`]: what the user may write;
 //! - `document`: manifests, indexes and configs, strictly read;
 //! - `remote`: images of registries;
 //! - `local`: layouts and archives, `docker`: what `docker save` writes;
@@ -34,7 +34,7 @@ use crate::store::Store;
 pub use self::fetch::pull;
 
 /// Which base image is wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct BaseRequest {
     /// As the user wrote it.
     pub reference: String,
@@ -49,7 +49,7 @@ pub struct BaseRequest {
 }
 
 /// A base image, resolved to one platform.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Base {
     /// The reference in full, for people.
     pub shown: String,
@@ -125,8 +125,6 @@ pub async fn resolve(request: &BaseRequest, store: &Arc<Store>, session: &Sessio
             found.map_err(|error| Problem::failed("reading the base image failed").because(error))??
         }
     };
-    let platform = request.architecture.platform();
-    session.emit(&Event::BaseResolved { reference: &shown, digest: image.digest, platform: &platform });
     let Image { digest, config, layers, source } = image;
     Ok(Base {
         shown,

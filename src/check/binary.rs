@@ -2,8 +2,8 @@
 //!
 //! All of it is known from the first kilobytes of the file, so a wrong binary stops a build before slow work.
 
-use std::fs::File;
-use std::io::Read as _;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use crate::layer::elf::{self, ElfFacts};
@@ -28,6 +28,7 @@ pub enum Libc<'a> {
 /// # Errors
 /// Of class refused when it is no Linux program; `requested` then decides which `--target` the help names.
 pub fn read(path: &Path, requested: Option<Architecture>) -> Result<ElfFacts> {
+    refuse_what_is_no_file(path)?;
     let Some(facts) = elf::read_file(path)? else {
         let message = format!("`{}` is {}, and Lambda runs Linux programs (ELF)", path.display(), kind_of(path)?);
         return Err(Problem::refused(message).help(compile_for_linux(requested)));
@@ -38,6 +39,18 @@ pub fn read(path: &Path, requested: Option<Architecture>) -> Result<ElfFacts> {
         return Err(Problem::refused(message).help("give the binary that `cargo build` makes of a `[[bin]]` target"));
     }
     Ok(facts)
+}
+
+fn refuse_what_is_no_file(path: &Path) -> Result<()> {
+    let problem = match fs::metadata(path) {
+        Ok(there) if there.is_file() => return Ok(()),
+        Ok(_) => Problem::usage(format!("binary `{}` is not a file", path.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Problem::usage(format!("there is no binary `{}`", path.display()))
+        }
+        Err(error) => return Err(error).or_failed(|| format!("could not read `{}`", path.display())),
+    };
+    Err(problem.help("give the file that was compiled, such as `target/release/NAME`"))
 }
 
 /// What a file that is no ELF file seems to be.

@@ -3,6 +3,12 @@
 //! Nothing is decided here. Defaults, the environment and metadata are `config`'s; this room only says what was typed
 //! and refuses what contradicts itself on the command line.
 
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    rustdoc::invalid_html_tags,
+    reason = "field comments are the help's text, not Markdown"
+)]
+
 pub mod check;
 pub mod values;
 

@@ -107,6 +107,9 @@ impl FromStr for OutputArg {
     fn from_str(text: &str) -> Result<Self, String> {
         let (kind, path) = match text.split_once(':') {
             None => (text, None),
+            Some((_, "-")) => {
+                return Err("standard output carries the digests: give the path of a file".into());
+            }
             Some((_, "")) => return Err("there is no path after `:`".into()),
             Some((kind, path)) => (kind, Some(path.into())),
         };

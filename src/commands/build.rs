@@ -43,10 +43,11 @@ pub async fn run(request: BuildRequest, session: &Session) -> Result<()> {
         let (root, session) = (request.store.clone(), session.clone());
         Arc::new(blocking(move || Store::open(&root, &session)).await?)
     };
+    let mut bases = HashMap::new();
     let mut drafts = Vec::new();
     for (image, binary) in request.images.iter().zip(binaries) {
         let context = |problem: Problem| problem.context(format!("could not build image `{}`", image.bin));
-        let draft = draft(image, binary, &request, &store, session).await;
+        let draft = draft(image, binary, &request, &mut bases, &store, session).await;
         drafts.push(if request.images.len() > 1 { draft.map_err(context)? } else { draft? });
     }
     let (drafts, layers) = make_layers(drafts, &request, &store, session).await?;
@@ -68,6 +69,11 @@ pub async fn run(request: BuildRequest, session: &Session) -> Result<()> {
 fn refuse_early(request: &BuildRequest) -> Result<()> {
     for image in &request.images {
         BaseReference::parse(&image.base, &image.base_directory)?;
+    }
+    match &request.output {
+        Output::Store => {}
+        Output::OciDir(path) => layout::refuse_target(path)?,
+        Output::OciArchive(path) | Output::DockerArchive(path) => archive::refuse_target(path)?,
     }
     if let Output::OciArchive(path) | Output::DockerArchive(path) = &request.output
         && request.images.len() > 1
@@ -133,9 +139,14 @@ async fn draft(
     image: &ImageRequest,
     binary: Option<Binary>,
     request: &BuildRequest,
+    bases: &mut HashMap<BaseRequest, Base>,
     store: &Arc<Store>,
     session: &Session,
 ) -> Result<Draft> {
+    let mut packs = {
+        let (image, store) = (image.clone(), request.store.clone());
+        blocking(move || asset_packs(&image, &store)).await?
+    };
     let of_binary = binary.as_ref().and_then(|binary| binary.elf.architecture);
     let architecture = image.architecture.or(of_binary).unwrap_or(Architecture::Amd64);
     let wanted = BaseRequest {
@@ -145,7 +156,15 @@ async fn draft(
         offline: request.offline,
         no_cache: request.no_cache,
     };
-    let base = base::resolve(&wanted, store, session).await?;
+    // Binaries of a workspace share their base.
+    let base = match bases.get(&wanted) {
+        Some(base) => base.clone(),
+        None => base::resolve(&wanted, store, session).await?,
+    };
+    let (shown, platform) = (&base.shown, architecture.platform());
+    let ImageRequest { package, bin, .. } = image;
+    session.emit(&Event::BaseResolved { package, bin, reference: shown, digest: base.digest, platform: &platform });
+    bases.insert(wanted, base.clone());
     if let Some(Binary { path, elf }) = &binary {
         binary::architecture(path, elf, image.architecture, Some((&base.shown, base.architecture)))?;
     }
@@ -157,11 +176,9 @@ async fn draft(
         env: &image.env,
     };
     let placement = placement::place(&base.config, &start, session)?;
-    let packs = {
-        let (image, placement) = (image.clone(), placement.clone());
-        let path = binary.as_ref().map(|binary| binary.path.clone());
-        blocking(move || packs(&image, path.as_deref(), &placement)).await?
-    };
+    if let (Some(binary), Some(place)) = (&binary, &placement.binary_path) {
+        packs.push(binary_pack(image, &binary.path, place)?);
+    }
     let pipeline = Arc::new(Pipeline::new(request.threads, image.compression_level));
     let base_layers = base::pull(&base, store, &pipeline, session).await?;
     let (store, image, shown) = (Arc::clone(store), image.clone(), base.shown.clone());
@@ -204,32 +221,39 @@ fn facts(layers: &[Layer], store: &Store) -> Vec<LayerFacts> {
     layers.iter().map(|layer| known(layer).unwrap_or_default()).collect()
 }
 
-/// The assets' entries in their order, then the binary's.
-fn packs(image: &ImageRequest, binary: Option<&Path>, placement: &Placement) -> Result<Vec<Pack>> {
+/// The assets' entries in their order.
+fn asset_packs(image: &ImageRequest, store: &Path) -> Result<Vec<Pack>> {
     let mut packs = Vec::new();
     for asset in &image.assets {
-        let mut allow_secrets = image.allow_secrets.clone();
-        allow_secrets.extend(asset.allow_secrets.iter().cloned());
-        let entries = walk::walk(&Asset {
-            name: asset.name.clone(),
-            shown: asset.shown.clone(),
-            directory: asset.directory.clone(),
-            path: asset.path.clone(),
-            to: asset.to.clone(),
-            exclude: asset.exclude.clone(),
-            follow_symlinks: asset.follow_symlinks,
-            allow_secrets,
-        })?;
-        packs.push(Pack { name: asset.name.clone(), origin: Origin::Asset, entries });
-    }
-    if let (Some(binary), Some(place)) = (binary, &placement.binary_path) {
-        let metadata =
-            std::fs::metadata(binary).or_failed(|| format!("could not stat binary `{}`", binary.display()))?;
-        let source = Source { path: binary.to_owned(), follow: true, executable: true, stat: Stat::of(&metadata) };
-        let entry = Entry { path: place.trim_start_matches('/').into(), content: Content::File(source) };
-        packs.push(Pack { name: image.bin.clone(), origin: Origin::Binary, entries: vec![entry] });
+        let mut asset = asset.clone();
+        asset.allow_secrets.extend_from_slice(&image.allow_secrets);
+        let entries = walk::walk(&asset)?;
+        refuse_own_store(&asset, &entries, store)?;
+        packs.push(Pack { name: asset.name, origin: Origin::Asset, entries });
     }
     Ok(packs)
+}
+
+/// An image that holds its own layout would change, and double, with every build.
+fn refuse_own_store(asset: &Asset, entries: &[Entry], store: &Path) -> Result<()> {
+    let Ok(store) = store.canonicalize() else { return Ok(()) };
+    let is_ours = |path: &Path| {
+        let above = path.ancestors().find(|above| above.file_name() == store.file_name());
+        above.is_some_and(|above| above.canonicalize().is_ok_and(|above| above == store))
+    };
+    let ours = entries.iter().find(|entry| matches!(&entry.content, Content::File(source) if is_ours(&source.path)));
+    if ours.is_none() {
+        return Ok(());
+    }
+    Err(Problem::usage(format!("asset `{}` holds `{}`, where images are built", asset.shown, store.display()))
+        .help("exclude the target directory: `exclude = [\"target/**\"]`, or name what is below it one by one"))
+}
+
+fn binary_pack(image: &ImageRequest, binary: &Path, place: &str) -> Result<Pack> {
+    let metadata = std::fs::metadata(binary).or_failed(|| format!("could not stat binary `{}`", binary.display()))?;
+    let source = Source { path: binary.to_owned(), follow: true, executable: true, stat: Stat::of(&metadata) };
+    let entry = Entry { path: place.trim_start_matches('/').into(), content: Content::File(source) };
+    Ok(Pack { name: image.bin.clone(), origin: Origin::Binary, entries: vec![entry] })
 }
 
 /// Makes the layers of all images, each different one once: binaries of a workspace share their assets.
@@ -293,19 +317,21 @@ fn finish(
         created,
         media_types,
     })?;
-    let bin = &draft.request.bin;
+    let ImageRequest { package, bin, .. } = &draft.request;
     layout::add(store, bin, &image, session)?;
     match output {
         Output::Store => {}
         Output::OciDir(path) => {
             layout::export(store, bin, &image, path, session)?;
-            session.emit(&Event::Wrote { what: "OCI layout", path });
+            session.emit(&Event::Wrote { package, bin, what: "OCI layout", path });
         }
         Output::OciArchive(path) => {
             archive::oci(store, bin, &image, path, session)?;
+            session.emit(&Event::Wrote { package, bin, what: "archive", path });
         }
         Output::DockerArchive(path) => {
             archive::docker(store, bin, &image, path, session)?;
+            session.emit(&Event::Wrote { package, bin, what: "archive", path });
         }
     }
     let result = result_file::write(store, &result(draft, &image, &layers))?;

@@ -38,7 +38,31 @@ impl Place<'_> {
         let key = self.key(path);
         let file = self.file.display();
         let what = if key.is_empty() { format!("`{file}`") } else { format!("`{key}` in `{file}`") };
-        Problem::usage(format!("{what} is not valid")).because(why.to_owned())
+        let problem = Problem::usage(format!("{what} is not valid")).because(why.to_owned());
+        match next_step(path, why) {
+            Some(help) => problem.help(help),
+            None => problem,
+        }
+    }
+}
+
+/// What to write instead, where serde's reason does not say it.
+fn next_step(path: &str, why: &str) -> Option<String> {
+    let last = path.rsplit('.').next().unwrap_or_default();
+    let (found, wanted) = why.strip_prefix("invalid type: ")?.rsplit_once(", expected ")?;
+    match (found.split('`').nth(1), wanted) {
+        (Some(value), "a string") => Some(format!("write it as a string: `\"{value}\"`")),
+        (_, "a sequence") if last == "assets" => {
+            Some("write a list of tables: `assets = [{ path = \"models\" }]`".into())
+        }
+        (_, "a sequence") => Some(format!("write a list: `{last} = [\"...\"]`")),
+        (_, "a table") if path.starts_with("assets[") => Some("write a table: `{ path = \"models\" }`".into()),
+        (_, "a string") if last == "handler" => {
+            Some("CMD is exactly one word; what starts it goes into `entrypoint`".into())
+        }
+        (_, "a boolean") => Some("write `true` or `false`, without quotes".into()),
+        (_, "u32") => Some("write a whole number, without quotes".into()),
+        _ => None,
     }
 }
 
@@ -104,7 +128,12 @@ fn warn_of_unused(keys: &[String], place: Place<'_>, session: &Session) {
     };
     let last = keys.last().map(String::as_str).unwrap_or_default();
     let near = suggest(last, known.iter().copied()).filter(|near| *near != last);
-    let help = near.map(|near| format!("did you mean `{near}`?"));
+    let help = near.map(|near| format!("did you mean `{near}`?")).or_else(|| match keys {
+        [first] if place.keys.is_empty() && ["package", "workspace"].contains(&first.as_str()) => {
+            Some("in this file keys stand at the top, without `[package.metadata.lambda-image]`".to_owned())
+        }
+        _ => None,
+    });
     session.warn(&format!("unused key `{}` in `{}`", place.key(&path), place.file.display()), help.as_deref());
 }
 

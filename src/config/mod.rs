@@ -21,6 +21,7 @@ use crate::platform::Architecture;
 use crate::problem::{Problem, Result};
 
 pub use crate::cargo::{CompileRequest, ExpectedBinary};
+pub use crate::layer::walk::Asset;
 pub use environment::Environment;
 pub use talk::{Color, Progress, TalkRequest, Verbosity, help_color, talk_request};
 
@@ -61,7 +62,7 @@ pub struct ImageRequest {
     /// The directory relative paths in `base` (`oci:DIR`, ...) start from.
     pub base_directory: PathBuf,
     /// What to pack, in order.
-    pub assets: Vec<AssetRequest>,
+    pub assets: Vec<Asset>,
     /// CMD, if it was given.
     pub handler: Option<String>,
     /// Variables set in the image.
@@ -87,27 +88,6 @@ pub enum BinarySource {
     File(PathBuf),
     /// The image has none; its base brings the runtime.
     None,
-}
-
-/// One asset.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AssetRequest {
-    /// A name for people.
-    pub name: String,
-    /// As the user wrote it, for messages.
-    pub shown: String,
-    /// The directory the path starts from (absolute).
-    pub directory: PathBuf,
-    /// File, directory or glob, relative to `directory` or absolute.
-    pub path: String,
-    /// Where it goes, if the user said so; relative to `/var/task` or absolute.
-    pub to: Option<String>,
-    /// Globs relative to `path`.
-    pub exclude: Vec<String>,
-    /// Pack what links point to.
-    pub follow_symlinks: bool,
-    /// Globs of files that may look like secrets.
-    pub allow_secrets: Vec<String>,
 }
 
 /// A family of media types.
@@ -197,6 +177,9 @@ fn output(asked: Option<&OutputArg>, store: &Path, directory: &Path) -> Output {
     }
 }
 
+/// More threads gain nothing on any machine, and a system may refuse to start them.
+const MOST_THREADS: usize = 256;
+
 /// As cargo counts: a negative number leaves so many CPUs free.
 fn threads(jobs: Option<JobsArg>, parallelism: usize) -> usize {
     let count = match jobs {
@@ -206,7 +189,7 @@ fn threads(jobs: Option<JobsArg>, parallelism: usize) -> usize {
             Err(_) => parallelism.saturating_sub(count.unsigned_abs() as usize),
         },
     };
-    count.max(1)
+    count.clamp(1, MOST_THREADS)
 }
 
 /// Strictly digits, as the specification of reproducible builds has it: a script that failed to find a date should fail,

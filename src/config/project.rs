@@ -137,6 +137,10 @@ fn without_cargo(args: &BuildArgs, environment: &Environment, session: &Session)
     let table = match fs::read_to_string(&file) {
         Ok(text) => metadata::read_toml(&text, &file, session)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Table::default(),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            return Err(Problem::usage(format!("`{}` is not UTF-8", file.display()))
+                .help("save it as UTF-8, which TOML is always written in"));
+        }
         Err(error) => return Err(error).or_failed(|| format!("could not read `{}`", file.display())),
     };
     let folder = directory.file_name().unwrap_or_default().to_string_lossy();

@@ -7,23 +7,21 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::ImageArgs;
 use crate::cli::values::FormatArg;
+use crate::layer::gzip::DEFAULT_LEVEL;
 use crate::platform::Architecture;
 
 use super::table::{AssetTable, FormatWord, Table, Words};
-use super::{AssetRequest, BinarySource, Format, ImageRequest};
+use super::{Asset, BinarySource, Format, ImageRequest};
 
 /// The base of images that name none: AWS's own for compiled functions.
 const DEFAULT_BASE: &str = "public.ecr.aws/lambda/provided:al2023";
-
-/// The level that is used when none is asked for; blocks that do not compress are stored whatever the level is.
-const DEFAULT_COMPRESSION_LEVEL: u32 = 1;
 
 /// What one layer of configuration says; what it leaves open is `None`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Settings {
     /// The base and the directory its relative path starts from.
     base: Option<(String, PathBuf)>,
-    assets: Option<Vec<AssetRequest>>,
+    assets: Option<Vec<Asset>>,
     handler: Option<String>,
     env: BTreeMap<String, String>,
     entrypoint: Option<Vec<String>>,
@@ -130,15 +128,15 @@ impl Settings {
             env: self.env,
             entrypoint: self.entrypoint,
             working_directory: self.working_directory,
-            compression_level: self.compression_level.unwrap_or(DEFAULT_COMPRESSION_LEVEL),
+            compression_level: self.compression_level.unwrap_or(DEFAULT_LEVEL),
             format: self.format.unwrap_or(Format::Oci),
             allow_secrets: self.allow_secrets.unwrap_or_default(),
         }
     }
 }
 
-fn of_asset_table(asset: &AssetTable, directory: &Path) -> AssetRequest {
-    AssetRequest {
+fn of_asset_table(asset: &AssetTable, directory: &Path) -> Asset {
+    Asset {
         name: asset.name.clone().unwrap_or_else(|| asset_name(&asset.path, directory)),
         shown: asset.path.clone(),
         directory: directory.to_owned(),
@@ -230,7 +228,7 @@ mod tests {
     fn what_nobody_says_has_a_default() {
         let image = settled(Settings::default());
         assert_eq!(image.base, "public.ecr.aws/lambda/provided:al2023");
-        assert_eq!((image.compression_level, image.format, image.handler), (1, Format::Oci, None));
+        assert_eq!((image.compression_level, image.format, image.handler), (DEFAULT_LEVEL, Format::Oci, None));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tar::{EntryType, Header};
 use super::Image;
 use super::files::{copy, publish, temporary_in};
 use super::index::{INDEX_FILE, Index, LAYOUT_FILE};
-use crate::event::{Event, Session, Task, TaskKind, TaskOutcome};
+use crate::event::{Session, Task, TaskKind, TaskOutcome};
 use crate::oci::Descriptor;
 use crate::problem::{IoContext as _, Problem, Result};
 use crate::store::Store;
@@ -84,6 +84,23 @@ fn repository_name(name: &str) -> String {
     }
 }
 
+/// Refuses what an archive cannot be written to, for whoever wants to know before slow work.
+///
+/// # Errors
+/// Of class usage when something else than a regular file is at `path`: renaming would replace even a device.
+pub fn refuse_target(path: &Path) -> Result<()> {
+    let Ok(there) = fs::metadata(path) else { return Ok(()) };
+    if there.is_dir() {
+        return Err(Problem::usage(format!("`{}` is a directory, and the archive is a file", path.display()))
+            .help("add a file name"));
+    }
+    if !there.is_file() {
+        return Err(Problem::usage(format!("`{}` is no regular file, and the archive is one", path.display()))
+            .help("give the path of a file, then pass it on: `docker load -i FILE`"));
+    }
+    Ok(())
+}
+
 fn write(
     name: &str,
     image: &Image,
@@ -91,10 +108,10 @@ fn write(
     session: &Session,
     content: impl FnOnce(&mut Archive<'_>) -> Result<()>,
 ) -> Result<()> {
-    if path.is_dir() {
-        return Err(Problem::usage(format!("`{}` is a directory, and the archive is a file", path.display()))
-            .help("add a file name"));
-    }
+    refuse_target(path)?;
+    // Through a link, what it points to is replaced, and not the link.
+    let resolved = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let path = resolved.as_path();
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(directory).or_failed(|| format!("could not create `{}`", directory.display()))?;
     let mut file = temporary_in(directory)?;
@@ -104,7 +121,6 @@ fn write(
     archive.raw(&[0; 2 * BLOCK_BYTES])?;
     publish(file, path).or_failed(|| format!("could not write `{}`", path.display()))?;
     task.finish(TaskOutcome::Done);
-    session.emit(&Event::Wrote { what: "archive", path });
     Ok(())
 }
 

@@ -33,10 +33,13 @@ pub(super) fn copy(source: &File, size: u64, target: &mut File, task: &Task, ses
     Ok(())
 }
 
+/// What names of files begin with that are not whole yet.
+pub(super) const TEMPORARY_PREFIX: &str = ".lambda-image-";
+
 /// An empty file beside its final place, removed when dropped.
 pub(super) fn temporary_in(directory: &Path) -> Result<NamedTempFile> {
     tempfile::Builder::new()
-        .prefix(".lambda-image-")
+        .prefix(TEMPORARY_PREFIX)
         .tempfile_in(directory)
         .or_failed(|| format!("could not create a file in `{}`", directory.display()))
 }

@@ -5,13 +5,14 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
 use super::Image;
-use super::files::{copy, lock, publish, read, replace, temporary_in};
+use super::files::{TEMPORARY_PREFIX, copy, lock, publish, read, replace, temporary_in};
 use super::index::{INDEX_FILE, Index, LAYOUT_FILE, digest_of};
 use crate::event::{Session, TaskKind, TaskOutcome};
 use crate::oci::Digest;
@@ -62,6 +63,34 @@ fn follow(store: &Store, manifest: Digest, nesting: usize, found: &mut HashSet<D
     }
 }
 
+/// Refuses what a layout cannot be written to, for whoever wants to know before slow work.
+///
+/// # Errors
+/// Of class usage when `directory` is none, or holds other things than a layout.
+pub fn refuse_target(directory: &Path) -> Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => {
+            return Err(Problem::usage(format!("`{}` cannot be a layout", directory.display()))
+                .because(error)
+                .help("give the path of a directory, which need not be there"));
+        }
+    };
+    if directory.join(LAYOUT_FILE.0).is_file() {
+        return Ok(());
+    }
+    // A build that was killed may have left these without the marker.
+    let is_ours = |name: &str| name == "blobs" || name == INDEX_FILE || name.starts_with(TEMPORARY_PREFIX);
+    let other = entries.flatten().map(|entry| entry.file_name()).find(|name| !name.to_str().is_some_and(is_ours));
+    match other {
+        None => Ok(()),
+        Some(name) => Err(Problem::usage(format!("`{}` holds other things than a layout", directory.display()))
+            .because(format!("there is `{}`, and no `{}`", Path::new(&name).display(), LAYOUT_FILE.0))
+            .help("give a directory that is new, empty or a layout")),
+    }
+}
+
 /// Puts `image` into the layout at `directory` as `name`, with all its blobs; other images there stay.
 ///
 /// Blobs are copied and not linked: whoever changes a file there must not change the store, and a link would touch the
@@ -71,6 +100,7 @@ fn follow(store: &Store, manifest: Digest, nesting: usize, found: &mut HashSet<D
 /// # Errors
 /// When something cannot be written, or the session is asked to stop.
 pub fn export(store: &Store, name: &str, image: &Image, directory: &Path, session: &Session) -> Result<()> {
+    refuse_target(directory)?;
     let blobs = directory.join("blobs/sha256");
     fs::create_dir_all(&blobs).or_failed(|| format!("could not create `{}`", blobs.display()))?;
     if same_directory(directory, &store.layout_path()) {

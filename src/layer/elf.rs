@@ -53,6 +53,14 @@ impl ElfFacts {
     pub fn required_glibc(&self) -> Option<Vec<u32>> {
         self.needed_versions.iter().filter_map(|(_, version)| glibc_numbers(version)).max()
     }
+
+    /// How many bytes of text these facts hold.
+    pub(super) fn text_bytes(&self) -> usize {
+        let names = [&self.interpreter, &self.runpath, &self.soname].into_iter().flatten();
+        let lists = names.chain(&self.needed).chain(&self.offered_versions);
+        let pairs = self.needed_versions.iter().flat_map(|(library, version)| [library, version]);
+        lists.chain(pairs).map(String::len).sum()
+    }
 }
 
 /// Reads the facts of the file at `path`; `None` if it is no ELF file.

@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::entries::{self, Content, Entry};
@@ -17,7 +18,7 @@ use super::facts::LayerFacts;
 use super::gzip::FORMAT_VERSION;
 use super::plan::LayerSpec;
 use super::tarball::TarSink;
-use super::{Layer, Origin, Pipeline, elf, facts, tarball};
+use super::{BlockWriter, Layer, Origin, Pipeline, elf, facts, tarball};
 use crate::event::{Session, Task, TaskKind, TaskOutcome};
 use crate::oci::{Descriptor, DiffId, Digest, HashingWriter, media_type};
 use crate::problem::{Problem, Result};
@@ -47,14 +48,34 @@ struct BlobRecord {
     uncompressed_size: u64,
 }
 
+/// What making one layer shares with making the others.
+struct Making<'a> {
+    store: &'a Store,
+    session: &'a Session,
+    reuse: Reuse,
+    /// Whether a layer is known only if its bytes are in the store.
+    wants_blob: bool,
+    /// Seconds since 1970, before the files are stat'ed again while packing and before any of them can change unseen.
+    listed_at: i64,
+    /// Whether a layer failed, so that the others stop.
+    failed: AtomicBool,
+}
+
+impl<'a> Making<'a> {
+    fn new(store: &'a Store, session: &'a Session, reuse: Reuse, wants_blob: bool) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let listed_at = i64::try_from(now).unwrap_or(i64::MAX);
+        Self { store, session, reuse, wants_blob, listed_at, failed: AtomicBool::new(false) }
+    }
+}
+
 impl Pipeline {
     /// Makes layers, several at once, the largest first; returns them in the order of `specs`.
     ///
     /// # Errors
     /// The first failure of any layer; the others stop.
     pub fn make(&self, specs: &[LayerSpec], store: &Store, session: &Session, reuse: Reuse) -> Result<Vec<Layer>> {
-        // Before the files are stat'ed again while packing, and before any of them can change unseen.
-        let listed_at = now();
+        let making = Making::new(store, session, reuse, true);
         let mut order: Vec<_> = (0..specs.len()).collect();
         order.sort_by_key(|index| std::cmp::Reverse(specs[*index].entries.iter().map(Entry::size).sum::<u64>()));
         let next = AtomicUsize::new(0);
@@ -62,10 +83,12 @@ impl Pipeline {
         let failure = Mutex::new(None);
         let work = || {
             while let Some(index) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-                match self.make_one(&specs[*index], store, session, reuse, listed_at) {
+                match self.make_one(&specs[*index], &making) {
                     Ok(layer) => drop(lock(&made).insert(*index, layer)),
                     Err(problem) => {
+                        // In this order: what stops because of this failure has less to say.
                         lock(&failure).get_or_insert(problem);
+                        making.failed.store(true, Ordering::Relaxed);
                         next.store(order.len(), Ordering::Relaxed);
                     }
                 }
@@ -83,31 +106,14 @@ impl Pipeline {
         }
     }
 
-    fn make_one(
-        &self,
-        spec: &LayerSpec,
-        store: &Store,
-        session: &Session,
-        reuse: Reuse,
-        listed_at: i64,
-    ) -> Result<Layer> {
-        let fingerprint = entries::fingerprint(&spec.entries, &format!("format {FORMAT_VERSION}"));
-        let tar_size = tarball::size(&spec.entries);
-        if reuse == Reuse::Records {
-            let known = store.records().get::<TarRecord>(Kind::Fingerprint, &fingerprint);
-            if let Some(layer) = known.and_then(|tar| self.stored(spec, store, &tar)) {
-                return Ok(layer);
-            }
-            let is_there = |last: &TarRecord| self.stored(spec, store, last).is_some();
-            if let Some(tar) = hash_if_promising(spec, store, session, is_there)? {
-                remember_tar(spec, store, &fingerprint, &tar, listed_at)?;
-                if let Some(layer) = self.stored(spec, store, &tar) {
-                    return Ok(layer);
-                }
-            }
+    fn make_one(&self, spec: &LayerSpec, making: &Making<'_>) -> Result<Layer> {
+        if making.reuse == Reuse::Records
+            && let Some(layer) = self.reused(spec, making)?
+        {
+            return Ok(layer);
         }
-        let task = session.task(TaskKind::Layer, &spec.name, Some(tar_size));
-        let layer = self.pack(spec, store.writer()?, BlobWriter::finish, &task, store, session, listed_at)?;
+        let task = making.session.task(TaskKind::Layer, &spec.name, Some(tarball::size(&spec.entries)));
+        let layer = self.pack(spec, making.store.writer()?, BlobWriter::finish, &task, making)?;
         task.finish(TaskOutcome::Done);
         Ok(layer)
     }
@@ -127,60 +133,86 @@ impl Pipeline {
     ) -> Result<Layer> {
         // Whoever takes the bytes tells how far they are.
         let task = Session::silent().task(TaskKind::Layer, &spec.name, None);
-        self.pack(spec, sink, finish, &task, store, session, now())
+        self.pack(spec, sink, finish, &task, &Making::new(store, session, Reuse::Nothing, false))
     }
 
-    /// What the records say a layer will be, whether or not its bytes are anywhere. Its tar is hashed at most, and only
-    /// if it is likely that nothing but time stamps changed.
+    /// What the records say a layer will be, wherever its bytes are. Its tar is hashed at most, and only if it is likely
+    /// that nothing but time stamps changed.
     ///
     /// # Errors
-    /// When a file that is hashed cannot be read or changes meanwhile.
+    /// When a file that is hashed cannot be read or changes meanwhile, or a record not written.
     pub fn recall(&self, spec: &LayerSpec, store: &Store, session: &Session) -> Result<Option<Layer>> {
-        let listed_at = now();
-        let of = |tar: &TarRecord| {
-            let blob = store.records().get::<BlobRecord>(Kind::Layer, &self.blob_key(tar.diff_id))?;
-            Some(layer(spec.name.clone(), spec.origin, store, tar.diff_id, &blob, true))
-        };
-        let fingerprint = entries::fingerprint(&spec.entries, &format!("format {FORMAT_VERSION}"));
-        let known = store.records().get::<TarRecord>(Kind::Fingerprint, &fingerprint);
-        if let Some(layer) = known.as_ref().and_then(of) {
-            return Ok(Some(layer));
-        }
-        let Some(tar) = hash_if_promising(spec, store, session, |last| of(last).is_some())? else { return Ok(None) };
-        remember_tar(spec, store, &fingerprint, &tar, listed_at)?;
-        Ok(of(&tar))
+        self.reused(spec, &Making::new(store, session, Reuse::Records, false))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the common part of two ways to make one layer")]
     fn pack<W: Write + Send>(
         &self,
         spec: &LayerSpec,
         sink: W,
         finish: impl FnOnce(W) -> Result<(Digest, u64)>,
         task: &Task,
-        store: &Store,
-        session: &Session,
-        listed_at: i64,
+        making: &Making<'_>,
     ) -> Result<Layer> {
+        let Making { store, session, .. } = *making;
         let context = |problem: Problem| problem.context(format!("could not pack layer `{}`", spec.name));
-        let produce = |sink: &mut super::BlockWriter<'_>| tarball::write(&spec.entries, sink);
+        let produce =
+            |inner: &mut BlockWriter<'_>| tarball::write(&spec.entries, &mut Stoppable { inner, stop: &making.failed });
         let (sink, diff_id, uncompressed_size) = self.run(sink, task, session, produce).map_err(context)?;
         let (digest, size) = finish(sink)?;
         let facts = facts_of(spec, uncompressed_size);
         let blob = BlobRecord { digest, size, uncompressed_size };
         self.remember_blob(store, diff_id, &blob, &facts)?;
         let tar = TarRecord { diff_id, uncompressed_size };
-        let fingerprint = entries::fingerprint(&spec.entries, &format!("format {FORMAT_VERSION}"));
-        remember_tar(spec, store, &fingerprint, &tar, listed_at)?;
+        remember_tar(spec, store, &fingerprint(spec), &tar, making.listed_at)?;
         store.records().put(Kind::Fingerprint, &last_key(spec), &tar)?;
         Ok(layer(spec.name.clone(), spec.origin, store, diff_id, &blob, false))
     }
 
-    /// The layer of a known tar, if its blob is there.
-    fn stored(&self, spec: &LayerSpec, store: &Store, tar: &TarRecord) -> Option<Layer> {
+    /// The layer without compressing anything, if that can be.
+    fn reused(&self, spec: &LayerSpec, making: &Making<'_>) -> Result<Option<Layer>> {
+        let (store, fingerprint) = (making.store, fingerprint(spec));
+        let known = store.records().get::<TarRecord>(Kind::Fingerprint, &fingerprint);
+        let mut found = known.and_then(|tar| self.known(spec, making, &tar));
+        if found.is_none()
+            && let Some(tar) = self.hash_if_promising(spec, making)?
+        {
+            remember_tar(spec, store, &fingerprint, &tar, making.listed_at)?;
+            found = self.known(spec, making, &tar);
+        }
+        if let Some(layer) = &found {
+            let key = layer.diff_id.to_string();
+            if !store.records().has(Kind::Facts, &key) {
+                store.records().put(Kind::Facts, &key, &facts_of(spec, layer.uncompressed_size))?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// The layer of a known tar, if its blob is known too, and there where that is wanted.
+    fn known(&self, spec: &LayerSpec, making: &Making<'_>, tar: &TarRecord) -> Option<Layer> {
+        let store = making.store;
         let blob = store.records().get::<BlobRecord>(Kind::Layer, &self.blob_key(tar.diff_id))?;
         let layer = layer(spec.name.clone(), spec.origin, store, tar.diff_id, &blob, true);
-        store.contains(&layer.descriptor).then_some(layer)
+        (!making.wants_blob || store.contains(&layer.descriptor)).then_some(layer)
+    }
+
+    /// Hashes the tar without compressing it, if what was last packed under this name had the same size and is still
+    /// known: most likely only time stamps changed, as after a fresh checkout.
+    fn hash_if_promising(&self, spec: &LayerSpec, making: &Making<'_>) -> Result<Option<TarRecord>> {
+        let Making { store, session, .. } = *making;
+        let tar_size = tarball::size(&spec.entries);
+        let last = store.records().get::<TarRecord>(Kind::Fingerprint, &last_key(spec));
+        let promising = last.filter(|last| last.uncompressed_size == tar_size);
+        if promising.and_then(|last| self.known(spec, making, &last)).is_none() {
+            return Ok(None);
+        }
+        let task = session.task(TaskKind::Hash, &spec.name, Some(tar_size));
+        let mut hasher = TarHasher { inner: HashingWriter::new(io::sink()), task: &task, session };
+        tarball::write(&spec.entries, &mut Stoppable { inner: &mut hasher, stop: &making.failed })
+            .map_err(|problem| problem.context(format!("could not hash layer `{}`", spec.name)))?;
+        let (_, digest, uncompressed_size) = hasher.inner.finish();
+        task.finish(TaskOutcome::Done);
+        Ok(Some(TarRecord { diff_id: DiffId(digest), uncompressed_size }))
     }
 
     /// Compresses an existing tar (a base's uncompressed layer) into the store and records its facts.
@@ -190,7 +222,7 @@ impl Pipeline {
     pub fn pack_tar(&self, name: &str, tar: impl Read + Send, store: &Store, session: &Session) -> Result<Layer> {
         let task = session.task(TaskKind::Layer, name, None);
         let mut facts = LayerFacts::default();
-        let produce = |sink: &mut super::BlockWriter<'_>| {
+        let produce = |sink: &mut BlockWriter<'_>| {
             // Scanning drives: what it reads is what gets packed.
             facts = facts::scan(Tee { tar, sink }, session)?.1;
             Ok(())
@@ -205,10 +237,13 @@ impl Pipeline {
         Ok(layer(name.to_owned(), Origin::Base, store, diff_id, &blob, false))
     }
 
-    /// The compressed form of a tar that [`Pipeline::pack_tar`] or [`Pipeline::make`] made before, if it is there.
+    /// The compressed form of a tar that [`Pipeline::pack_tar`] or [`Pipeline::make`] made before, if it is there with
+    /// its facts.
     #[must_use]
     pub fn packed_before(&self, name: &str, diff_id: DiffId, store: &Store) -> Option<Layer> {
         let blob = store.records().get::<BlobRecord>(Kind::Layer, &self.blob_key(diff_id))?;
+        // Without facts nobody would know what the base's directories and links are.
+        store.records().get::<IgnoredAny>(Kind::Facts, &diff_id.to_string())?;
         let layer = layer(name.to_owned(), Origin::Base, store, diff_id, &blob, true);
         store.contains(&layer.descriptor).then_some(layer)
     }
@@ -223,38 +258,14 @@ impl Pipeline {
     }
 }
 
-/// Seconds since 1970.
-fn now() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    i64::try_from(now).unwrap_or(i64::MAX)
+fn fingerprint(spec: &LayerSpec) -> String {
+    entries::fingerprint(&spec.entries, &format!("format {FORMAT_VERSION}"))
 }
 
 fn layer(name: String, origin: Origin, store: &Store, diff_id: DiffId, blob: &BlobRecord, reused: bool) -> Layer {
     let BlobRecord { digest, size, uncompressed_size } = *blob;
     let descriptor = Descriptor { media_type: media_type::OCI_LAYER_GZIP.to_owned(), digest, size };
     Layer { name, origin, descriptor, diff_id, uncompressed_size, reused, blob: store.blob_path(&digest) }
-}
-
-/// Hashes the tar without compressing it, if what was last packed under this name had the same size and is `known`
-/// still: most likely only time stamps changed, as after a fresh checkout.
-fn hash_if_promising(
-    spec: &LayerSpec,
-    store: &Store,
-    session: &Session,
-    known: impl Fn(&TarRecord) -> bool,
-) -> Result<Option<TarRecord>> {
-    let tar_size = tarball::size(&spec.entries);
-    let last = store.records().get::<TarRecord>(Kind::Fingerprint, &last_key(spec));
-    if !last.is_some_and(|last| last.uncompressed_size == tar_size && known(&last)) {
-        return Ok(None);
-    }
-    let task = session.task(TaskKind::Hash, &spec.name, Some(tar_size));
-    let mut sink = TarHasher { inner: HashingWriter::new(io::sink()), task: &task, session };
-    tarball::write(&spec.entries, &mut sink)
-        .map_err(|problem| problem.context(format!("could not hash layer `{}`", spec.name)))?;
-    let (_, digest, uncompressed_size) = sink.inner.finish();
-    task.finish(TaskOutcome::Done);
-    Ok(Some(TarRecord { diff_id: DiffId(digest), uncompressed_size }))
 }
 
 /// Remembers a tar by its fingerprint, unless its files are too fresh for their time stamps to be trusted.
@@ -290,6 +301,41 @@ fn facts_of(spec: &LayerSpec, uncompressed_size: u64) -> LayerFacts {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Gives up between pieces of a file once it is told to stop.
+struct Stoppable<'a, S> {
+    inner: &'a mut S,
+    stop: &'a AtomicBool,
+}
+
+impl<S: Write> Write for Stoppable<'_, S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.inner.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl<S: TarSink> TarSink for Stoppable<'_, S> {
+    fn take_from(&mut self, file: &mut std::fs::File, size: u64) -> io::Result<u64> {
+        const PIECE: u64 = 8 << 20;
+        let mut taken = 0;
+        while taken < size {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(io::Error::other("another layer failed"));
+            }
+            let part = PIECE.min(size - taken);
+            let count = self.inner.take_from(file, part)?;
+            taken += count;
+            if count < part {
+                break;
+            }
+        }
+        Ok(taken)
+    }
 }
 
 /// Passes on what is read to the pipeline.
@@ -330,10 +376,12 @@ impl TarSink for TarHasher<'_> {
         while taken < size {
             self.session.check()?;
             let part = buffer.len().min(usize::try_from(size - taken).unwrap_or(usize::MAX));
-            let count = file.read(&mut buffer[..part])?;
-            if count == 0 {
-                break;
-            }
+            let count = match file.read(&mut buffer[..part]) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
             self.inner.write_all(&buffer[..count])?;
             self.task.advance(count as u64);
             taken += count as u64;

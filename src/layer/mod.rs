@@ -138,14 +138,17 @@ impl Pipeline {
     ) -> io::Result<W> {
         let mut framer = Framer::new(sink);
         for block in blocks {
-            let block = block.recv().map_err(|_| io::Error::other("a thread that compresses panicked"))?;
+            sink_failed.store(framer.is_err(), Ordering::Relaxed);
             // After a failure blocks still go back to the budget, or other layers would wait for them for ever.
+            let Ok(block) = block.recv() else {
+                framer = framer.and(Err(io::Error::other("a thread that compresses panicked")));
+                self.budget.give_back(Block::new());
+                continue;
+            };
             if let Ok(framing) = &mut framer {
-                if let Err(error) = framing.write(&block) {
-                    framer = Err(error);
-                    sink_failed.store(true, Ordering::Relaxed);
-                }
+                let written = framing.write(&block);
                 task.advance(block.filled as u64);
+                framer = written.and(framer);
             }
             self.budget.give_back(block);
         }

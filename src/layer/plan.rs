@@ -2,7 +2,9 @@
 //!
 //! A pure function of the listed entries and the base's tree. The aim is that a change of one thing moves no other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use super::Origin;
@@ -51,9 +53,10 @@ impl LayerSpec {
 /// When two sources have one path, or one would replace something of the base's that must stay.
 pub fn plan(packs: Vec<Pack>, base: &Tree, base_layers: usize) -> Result<Vec<LayerSpec>> {
     check_conflicts(&packs)?;
+    let mut passed = HashSet::new();
     for pack in &packs {
         for entry in &pack.entries {
-            check_against_base(entry, &pack.name, base)?;
+            check_against_base(entry, &pack.name, base, &mut passed)?;
         }
     }
     let mut layers: Vec<_> = packs.into_iter().flat_map(split).collect();
@@ -116,48 +119,61 @@ fn share_smallest(layers: &mut Vec<LayerSpec>, limit: usize) {
     }
 }
 
-/// Adds every ancestor and sorts. An ancestor the base has keeps the base's mode.
+/// Adds every ancestor and sorts. A directory the base has keeps the base's mode.
 fn settle(layer: &mut LayerSpec, base: &Tree) {
-    let mut entries: BTreeMap<Vec<u8>, Entry> = BTreeMap::new();
-    for entry in std::mem::take(&mut layer.entries) {
-        for ancestor in ancestors(&entry.path) {
-            let directory = Entry { path: ancestor.to_owned(), content: Content::Directory { mode: 0o755 } };
-            entries.entry(directory.path_bytes().to_vec()).or_insert(directory);
+    let entries = std::mem::take(&mut layer.entries);
+    let mut known: HashSet<&[u8]> = entries.iter().filter(|entry| is_directory(entry)).map(Entry::path_bytes).collect();
+    let mut missing = Vec::new();
+    for entry in &entries {
+        // Where one is known, so are those above it.
+        for parent in parents(entry.path_bytes()).take_while(|parent| known.insert(*parent)) {
+            let path = PathBuf::from(OsStr::from_bytes(parent));
+            missing.push(Entry { path, content: Content::Directory { mode: 0o755 } });
         }
-        entries.insert(entry.path_bytes().to_vec(), entry);
     }
-    layer.entries = entries.into_values().collect();
+    layer.entries = entries;
+    layer.entries.append(&mut missing);
+    layer.entries.sort_unstable_by(|a, b| a.path_bytes().cmp(b.path_bytes()));
+    // Only directories can be there twice.
+    layer.entries.dedup_by(|a, b| a.path_bytes() == b.path_bytes());
     for entry in &mut layer.entries {
         if let Content::Directory { mode } = &mut entry.content
-            && let Some(node) = base.at(&entry.path)
+            && let Some(node) = base.at(&entry.path).filter(|node| node.kind == EntryKind::Directory)
         {
             *mode = node.mode;
         }
     }
 }
 
+fn is_directory(entry: &Entry) -> bool {
+    matches!(entry.content, Content::Directory { .. })
+}
+
+/// The proper ancestors of a path in the image, innermost first.
+fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let above = |path: &[u8]| path.iter().rposition(|byte| *byte == b'/');
+    std::iter::successors(above(path).map(|slash| &path[..slash]), move |parent| {
+        above(parent).map(|slash| &path[..slash])
+    })
+}
+
 /// Refuses two sources of one path, and a path that is both a directory and something else.
 fn check_conflicts(packs: &[Pack]) -> Result<()> {
-    let mut places: BTreeMap<&Path, (&str, &Content)> = BTreeMap::new();
-    let mut directories: BTreeMap<PathBuf, &str> = BTreeMap::new();
-    for pack in packs {
-        for entry in &pack.entries {
-            let directory = matches!(entry.content, Content::Directory { .. });
-            if let Some((other, content)) = places.insert(&entry.path, (&pack.name, &entry.content))
-                && !(directory && matches!(content, Content::Directory { .. }))
-            {
-                return Err(conflict(&entry.path, other, &pack.name));
-            }
-            for ancestor in ancestors(&entry.path) {
-                directories.entry(ancestor.to_owned()).or_insert(&pack.name);
-            }
+    let all = || packs.iter().flat_map(|pack| pack.entries.iter().map(move |entry| (entry, pack.name.as_str())));
+    let mut places: HashMap<&[u8], (&Entry, &str)> = HashMap::new();
+    for (entry, name) in all() {
+        if let Some((other, other_name)) = places.insert(entry.path_bytes(), (entry, name))
+            && !(is_directory(entry) && is_directory(other))
+        {
+            return Err(conflict(&entry.path, other_name, name));
         }
     }
-    for (path, (name, content)) in &places {
-        if !matches!(content, Content::Directory { .. })
-            && let Some(other) = directories.get(*path)
-        {
-            return Err(conflict(path, name, other));
+    let mut passed = HashSet::new();
+    for (entry, name) in all() {
+        for parent in parents(entry.path_bytes()).take_while(|parent| passed.insert(*parent)) {
+            if let Some((other, other_name)) = places.get(parent).filter(|(other, _)| !is_directory(other)) {
+                return Err(conflict(&other.path, other_name, name));
+            }
         }
     }
     Ok(())
@@ -170,10 +186,13 @@ fn conflict(path: &Path, one: &str, other: &str) -> Problem {
 }
 
 /// Refuses what would hide or replace a part of the base (an entry for `lib64/` takes a usr-merged base's loader away).
-fn check_against_base(entry: &Entry, name: &str, base: &Tree) -> Result<()> {
-    for ancestor in ancestors(&entry.path) {
+/// `passed` are the ancestors that were found to be in order before.
+fn check_against_base<'a>(entry: &'a Entry, name: &str, base: &Tree, passed: &mut HashSet<&'a [u8]>) -> Result<()> {
+    // The outermost link is the one that a message must name.
+    let unknown: Vec<_> = parents(entry.path_bytes()).take_while(|parent| passed.insert(*parent)).collect();
+    for ancestor in unknown.into_iter().rev().map(|parent| Path::new(OsStr::from_bytes(parent))) {
         refuse_link(ancestor, name, base)?;
-        if base.at(ancestor).is_some_and(|node| !matches!(node.kind, EntryKind::Directory | EntryKind::Symlink)) {
+        if base.at(ancestor).is_some_and(|node| node.kind != EntryKind::Directory) {
             return Err(Problem::usage(format!(
                 "`{name}` has files below `/{}`, which is a file in the base image",
                 ancestor.display()
@@ -184,6 +203,11 @@ fn check_against_base(entry: &Entry, name: &str, base: &Tree) -> Result<()> {
     let Some(node) = base.at(&entry.path) else { return Ok(()) };
     match (&entry.content, node.kind) {
         (Content::Directory { .. }, EntryKind::Symlink) => refuse_link(&entry.path, name, base),
+        (Content::Directory { .. }, kind) if kind != EntryKind::Directory => Err(Problem::usage(format!(
+            "`{name}` would replace the file `/{}` of the base image by a directory",
+            entry.path.display()
+        ))
+        .help("choose another destination")),
         (Content::File(_) | Content::Symlink(_), EntryKind::Directory) => Err(Problem::usage(format!(
             "`{name}` would replace the directory `/{}` of the base image by a file",
             entry.path.display()
@@ -206,4 +230,180 @@ fn refuse_link(path: &Path, name: &str, base: &Tree) -> Result<()> {
         path.display()
     ))
     .help(format!("use the real path `{}` in the destination", real.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::entries::{Source, Stat};
+    use super::super::facts::{EntryFacts, LayerFacts};
+    use super::*;
+
+    fn file(path: &str, size: u64) -> Entry {
+        let stat = Stat { identity: (1, 2), size, modified: (3, 4), changed: (5, 6) };
+        let source = Source { path: "x".into(), follow: false, executable: false, stat };
+        Entry { path: path.into(), content: Content::File(source) }
+    }
+
+    fn directory(path: &str) -> Entry {
+        Entry { path: path.into(), content: Content::Directory { mode: 0o755 } }
+    }
+
+    fn pack(name: &str, entries: Vec<Entry>) -> Pack {
+        Pack { name: name.into(), origin: Origin::Asset, entries }
+    }
+
+    /// A usr-merged base.
+    fn base() -> Tree {
+        let node = |path: &str, kind, mode, link: Option<&str>| EntryFacts {
+            path: path.into(),
+            kind,
+            mode,
+            size: 0,
+            link: link.map(str::to_owned),
+        };
+        let entries = vec![
+            node("usr", EntryKind::Directory, 0o555, None),
+            node("usr/lib64", EntryKind::Directory, 0o555, None),
+            node("lib64", EntryKind::Symlink, 0o777, Some("usr/lib64")),
+            node("var", EntryKind::Directory, 0o755, None),
+            node("var/run", EntryKind::Symlink, 0o777, Some("/run")),
+            node("tmp", EntryKind::Directory, 0o1777, None),
+            node("etc", EntryKind::Directory, 0o755, None),
+            node("etc/hosts", EntryKind::File, 0o640, None),
+            node("etc/second", EntryKind::Hardlink, 0o640, Some("etc/hosts")),
+        ];
+        Tree::merge([&LayerFacts { entries, ..LayerFacts::default() }])
+    }
+
+    /// The layers' names with their paths; a directory with a mode of its own shows it.
+    fn laid_out(layers: &[LayerSpec]) -> Vec<String> {
+        let shown = |entry: &Entry| match entry.content {
+            Content::Directory { mode: 0o755 } => format!("{}/", entry.path.display()),
+            Content::Directory { mode } => format!("{}/ {mode:o}", entry.path.display()),
+            _ => entry.path.display().to_string(),
+        };
+        let layer = |layer: &LayerSpec| layer.entries.iter().map(shown).collect::<Vec<_>>().join(", ");
+        layers.iter().map(|spec| format!("{}: {}", spec.name, layer(spec))).collect()
+    }
+
+    #[test]
+    fn large_files_have_their_own_layers_and_the_rest_shares_one() {
+        let assets = vec![
+            file("var/task/m/b.bin", OWN_LAYER_BYTES),
+            directory("var/task/m"),
+            file("var/task/m/small", OWN_LAYER_BYTES - 1),
+            file("var/task/m/a.bin", OWN_LAYER_BYTES + 1),
+            directory("var/task/m/empty"),
+        ];
+        let single = vec![file("var/task/db", OWN_LAYER_BYTES)];
+        let held = vec![directory("var/task/h"), file("var/task/h/model", OWN_LAYER_BYTES)];
+        let binary = Pack {
+            name: "bin".into(),
+            origin: Origin::Binary,
+            entries: vec![file("var/runtime/bootstrap", OWN_LAYER_BYTES)],
+        };
+        let packs =
+            vec![pack("m", assets), pack("db", single), pack("h", held), pack("e", vec![directory("opt/e")]), binary];
+        assert_eq!(
+            laid_out(&plan(packs, &Tree::default(), 4).expect("a plan")),
+            [
+                "m/a.bin: var/, var/task/, var/task/m/, var/task/m/a.bin",
+                "m/b.bin: var/, var/task/, var/task/m/, var/task/m/b.bin",
+                "m: var/, var/task/, var/task/m/, var/task/m/empty/, var/task/m/small",
+                "db: var/, var/task/, var/task/db",
+                "h/model: var/, var/task/, var/task/h/, var/task/h/model",
+                "e: opt/, opt/e/",
+                "bin: var/, var/runtime/, var/runtime/bootstrap",
+            ]
+        );
+    }
+
+    #[test]
+    fn entries_are_sorted_by_bytes_whatever_order_they_came_in() {
+        let mut entries = vec![file("a.b", 1), directory("a"), file("a/c", 1), file("a-b", 1), file("a/B", 1)];
+        let expected = ["x: a/, a-b, a.b, a/B, a/c"];
+        for _ in 0..entries.len() {
+            entries.rotate_left(1);
+            let layers = plan(vec![pack("x", entries.clone())], &Tree::default(), 0).expect("a plan");
+            assert_eq!(laid_out(&layers), expected);
+        }
+    }
+
+    #[test]
+    fn directories_the_base_has_keep_its_modes() {
+        let entries = vec![file("tmp/a", 1), file("usr/lib64/b", 1), file("usr/share/c", 1), directory("etc")];
+        let layers = plan(vec![pack("x", entries)], &base(), 1).expect("a plan");
+        let expected = "x: etc/, tmp/ 1777, tmp/a, usr/ 555, usr/lib64/ 555, usr/lib64/b, usr/share/, usr/share/c";
+        assert_eq!(laid_out(&layers), [expected]);
+    }
+
+    #[test]
+    fn what_would_replace_a_part_of_the_base_or_of_another_asset_is_refused() {
+        let table = [
+            (vec![file("a", 1), file("a", 1)], vec![], "`/a` has two sources: two sources within `one`"),
+            (vec![file("a", 1)], vec![file("a", 1)], "`/a` has two sources: `one` and `two`"),
+            (vec![directory("a")], vec![file("a", 1)], "`/a` has two sources: `one` and `two`"),
+            (vec![file("a", 1)], vec![directory("a")], "`/a` has two sources: `one` and `two`"),
+            (vec![file("a/b", 1)], vec![file("a", 1)], "`/a` has two sources: `two` and `one`"),
+            (vec![file("a", 1)], vec![file("a/b/c", 1)], "`/a` has two sources: `one` and `two`"),
+            (
+                vec![file("lib64/x", 1)],
+                vec![],
+                "`one` goes through `/lib64`, which is a symlink to `usr/lib64` in the base image",
+            ),
+            (
+                vec![directory("lib64")],
+                vec![],
+                "`one` goes through `/lib64`, which is a symlink to `usr/lib64` in the base image",
+            ),
+            (
+                vec![file("var/run/a/b", 1)],
+                vec![],
+                "`one` goes through `/var/run`, which is a symlink to `/run` in the base image",
+            ),
+            (vec![file("etc", 1)], vec![], "`one` would replace the directory `/etc` of the base image by a file"),
+            (
+                vec![directory("etc/hosts")],
+                vec![],
+                "`one` would replace the file `/etc/hosts` of the base image by a directory",
+            ),
+            (
+                vec![file("etc/hosts/x", 1)],
+                vec![],
+                "`one` has files below `/etc/hosts`, which is a file in the base image",
+            ),
+            (
+                vec![file("etc/second/x", 1)],
+                vec![],
+                "`one` has files below `/etc/second`, which is a file in the base image",
+            ),
+        ];
+        for (one, two, expected) in table {
+            let problem = plan(vec![pack("one", one), pack("two", two)], &base(), 1).expect_err(expected);
+            assert_eq!(problem.message(), expected);
+            assert!(problem.next_step().is_some(), "{expected}");
+        }
+        let fine = vec![file("etc/hosts", 1), file("lib64", 1), directory("a"), file("a/b", 1)];
+        assert!(plan(vec![pack("one", fine), pack("two", vec![directory("a")])], &base(), 1).is_ok());
+    }
+
+    #[test]
+    fn past_a_hundred_layers_the_smallest_share_one() {
+        let packs = |count: u64| {
+            let one = |n| pack(&format!("p{n:03}"), vec![file(&format!("var/task/{n:03}"), 1000 - n)]);
+            let mut packs: Vec<_> = (0..count).map(one).collect();
+            packs.push(Pack { name: "bin".into(), origin: Origin::Binary, entries: vec![file("bootstrap", 0)] });
+            packs
+        };
+        assert_eq!(plan(packs(94), &Tree::default(), 5).expect("a plan").len(), 95, "as many as there is room for");
+        let layers = plan(packs(97), &Tree::default(), 5).expect("a plan");
+        assert_eq!(layers.len(), 95);
+        let (binary, assets) = layers.split_last().expect("layers");
+        assert_eq!((binary.name.as_str(), binary.entries.len()), ("bin", 1));
+        let (shared, own) = assets.split_last().expect("layers");
+        assert_eq!(own.iter().map(|layer| layer.name.as_str()).next_back(), Some("p092"));
+        let expected = "small assets: var/, var/task/, var/task/093, var/task/094, var/task/095, var/task/096";
+        assert_eq!(laid_out(std::slice::from_ref(shared)), [expected]);
+        assert_eq!(plan(packs(3), &Tree::default(), 200).expect("a plan").len(), 2, "the binary never shares");
+    }
 }

@@ -23,6 +23,9 @@ const EXTENSION_LIMIT: u64 = 1 << 20;
 /// A layer of Lambda's ten gigabytes cannot hold more files than this and be sensible.
 const ENTRY_LIMIT: usize = 1_000_000;
 
+/// Bytes of names, links and ELF strings that are kept of a layer: two hundred thousand files have some 20 MB.
+const FACTS_LIMIT: usize = 128 << 20;
+
 /// Lambda's limit for a whole image, and something for padding.
 const TAR_LIMIT: u64 = 11 << 30;
 
@@ -34,11 +37,18 @@ const ELF_LIMIT: u64 = 16 << 20;
 /// # Errors
 /// When the tar is malformed, truncated or larger than Lambda takes, or when reading fails.
 pub(super) fn scan(tar: impl Read, session: &Session) -> Result<(DiffId, LayerFacts)> {
-    let mut scanner = Scanner { input: Hashed { inner: tar, hasher: Sha256::new(), size: 0 }, session };
+    scan_within(ENTRY_LIMIT, tar, session)
+}
+
+fn scan_within(entry_limit: usize, tar: impl Read, session: &Session) -> Result<(DiffId, LayerFacts)> {
+    let input = Hashed { inner: tar, hasher: Sha256::new(), size: 0 };
+    let mut scanner = Scanner { input, session, buffer: vec![0; 64 << 10].into_boxed_slice() };
+    let mut kept = 0;
     let mut facts = LayerFacts::default();
     let read = |error| Err(error).or_failed(|| "could not read the layer's tar".to_owned());
     let mut long = Extensions::default();
     loop {
+        let seen = (facts.entries.len(), facts.elf.len());
         let header = match scanner.header() {
             Ok(Some(header)) => header,
             Ok(None) => break,
@@ -47,8 +57,14 @@ pub(super) fn scan(tar: impl Read, session: &Session) -> Result<(DiffId, LayerFa
         if let Err(error) = scanner.member(&header, &mut long, &mut facts) {
             return read(error);
         }
-        if facts.entries.len() > ENTRY_LIMIT {
-            return Err(Problem::refused(format!("the layer has more than {ENTRY_LIMIT} entries")));
+        if facts.entries.len() > entry_limit {
+            return Err(Problem::refused(format!("the layer has more than {entry_limit} entries")));
+        }
+        kept +=
+            facts.entries.get(seen.0).map_or(0, |entry| entry.path.len() + entry.link.as_ref().map_or(0, String::len));
+        kept += facts.elf.get(seen.1).map_or(0, |(_, elf)| elf.text_bytes());
+        if kept > FACTS_LIMIT {
+            return Err(Problem::refused(format!("the names in the layer have more than {FACTS_LIMIT} bytes")));
         }
     }
     if let Err(error) = scanner.skip(u64::MAX) {
@@ -70,6 +86,8 @@ struct Extensions {
 struct Scanner<'a, R> {
     input: Hashed<R>,
     session: &'a Session,
+    /// Where skipped bytes go.
+    buffer: Box<[u8]>,
 }
 
 impl<R: Read> Scanner<'_, R> {
@@ -79,10 +97,12 @@ impl<R: Read> Scanner<'_, R> {
         let bytes = header.as_mut_bytes();
         let mut filled = 0;
         while filled < TAR_BLOCK {
-            match self.input.read(&mut bytes[filled..])? {
-                0 if filled == 0 => return Ok(None),
-                0 => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the tar ends within a header")),
-                count => filled += count,
+            match self.input.read(&mut bytes[filled..]) {
+                Ok(0) if filled == 0 => return Ok(None),
+                Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the tar ends within a header")),
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
         if bytes.iter().all(|byte| *byte == 0) {
@@ -93,7 +113,7 @@ impl<R: Read> Scanner<'_, R> {
             _ => u32::from(*byte),
         });
         let checksum = checksum.sum::<u32>();
-        if header.cksum()? != checksum {
+        if header.cksum().map_err(malformed)? != checksum {
             return Err(io::Error::other("a header of the tar has a wrong checksum"));
         }
         Ok(Some(header))
@@ -101,7 +121,7 @@ impl<R: Read> Scanner<'_, R> {
 
     fn member(&mut self, header: &Header, long: &mut Extensions, facts: &mut LayerFacts) -> io::Result<()> {
         self.session.check()?;
-        let header_size = header.entry_size()?;
+        let header_size = header.entry_size().map_err(malformed)?;
         match header.entry_type() {
             EntryType::GNULongName => long.path = Some(self.name(header_size)?),
             EntryType::GNULongLink => long.link = Some(self.name(header_size)?),
@@ -137,6 +157,8 @@ impl<R: Read> Scanner<'_, R> {
 
     /// Reads or skips a member's content, looking into ELF files.
     fn content(&mut self, entry: &EntryFacts, size: u64, facts: &mut LayerFacts) -> io::Result<()> {
+        // A size without an end is refused before anything is read for it.
+        padded(size)?;
         let mut magic = [0; 4];
         if entry.kind != EntryKind::File || size < 4 {
             self.skip(size)?;
@@ -194,19 +216,25 @@ impl<R: Read> Scanner<'_, R> {
 
     /// Reads `count` bytes; with `u64::MAX`, all there are.
     fn skip(&mut self, count: u64) -> io::Result<()> {
-        let mut buffer = [0; 64 << 10];
         let mut left = count;
         while left > 0 {
-            let part = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            match self.input.read(&mut buffer[..part])? {
-                0 if count == u64::MAX => return Ok(()),
-                0 => return Err(truncated()),
-                read => left -= read as u64,
+            let part = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            match self.input.read(&mut self.buffer[..part]) {
+                Ok(0) if count == u64::MAX => return Ok(()),
+                Ok(0) => return Err(truncated()),
+                Ok(read) => left -= read as u64,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
             self.session.check()?;
         }
         Ok(())
     }
+}
+
+/// Without the cause, which quotes the header: its bytes may be anything, and this is shown on terminals.
+fn malformed(_: io::Error) -> io::Error {
+    io::Error::other("the tar has a malformed header")
 }
 
 fn truncated() -> io::Error {
@@ -239,18 +267,17 @@ fn entry(header: &Header, kind: EntryType, long: &Extensions, size: u64) -> Entr
     }
 }
 
-/// Without leading `./` or `/` and without trailing `/`.
+/// The path as unpackers see it: relative to `/`, without `.`, `..`, or a slash too many.
 fn clean(path: &str) -> String {
-    let mut path = path;
-    loop {
-        let shorter = path.strip_prefix("./").unwrap_or(path).trim_start_matches('/');
-        if shorter == path {
-            break;
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
         }
-        path = shorter;
     }
-    let path = path.trim_end_matches('/');
-    if path == "." { String::new() } else { path.to_owned() }
+    parts.join("/")
 }
 
 /// Takes what matters out of a PAX header's body: `LENGTH key=value\n` records.
@@ -295,5 +322,21 @@ impl<R: Read> Read for Hashed<R> {
             return Err(problem.into());
         }
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_of_too_many_entries_is_refused() {
+        let mut header = Header::new_ustar();
+        header.set_size(0);
+        header.set_cksum();
+        let tar = |count: usize| header.as_bytes().repeat(count);
+        assert!(scan_within(1000, tar(1000).as_slice(), &Session::silent()).is_ok());
+        let problem = scan_within(1000, tar(1001).as_slice(), &Session::silent()).expect_err("one too many");
+        assert_eq!(problem.message(), "the layer has more than 1000 entries");
     }
 }

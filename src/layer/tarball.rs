@@ -48,7 +48,7 @@ pub fn write<S: TarSink>(entries: &[Entry], sink: &mut S) -> Result<()> {
     sink.write_all(&[0; 2 * TAR_BLOCK as usize]).or_failed(failed)
 }
 
-/// The size in bytes of the tar that [`write`] makes of `entries`, known without reading a file.
+/// The size in bytes of the tar that [`write()`] makes of `entries`, known without reading a file.
 #[must_use]
 pub fn size(entries: &[Entry]) -> u64 {
     let content = |entry: &Entry| entry.size().div_ceil(TAR_BLOCK) * TAR_BLOCK;

@@ -58,7 +58,7 @@ impl Tree {
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
         if name == ".wh..wh..opq" {
             self.remove_below(parent);
-        } else if let Some(hidden) = name.strip_prefix(".wh.") {
+        } else if let Some(hidden) = name.strip_prefix(".wh.").filter(|hidden| !hidden.is_empty()) {
             let hidden = if parent.is_empty() { hidden.to_owned() } else { format!("{parent}/{hidden}") };
             self.nodes.remove(&hidden);
             self.remove_below(&hidden);
@@ -111,7 +111,14 @@ mod tests {
         use EntryKind::{Directory, File, Symlink};
         let tree = Tree::merge([
             &layer(&[("a", Directory), ("a/x", File), ("a/y", File), ("ab", File), ("b", Directory), ("b/z", File)]),
-            &layer(&[("a/.wh.x", File), ("b", Symlink), ("c", Directory), ("c/.wh..wh..opq", File), ("c/n", File)]),
+            &layer(&[
+                (".wh.", File),
+                ("a/.wh.x", File),
+                ("b", Symlink),
+                ("c", Directory),
+                ("c/.wh..wh..opq", File),
+                ("c/n", File),
+            ]),
         ]);
         let paths: Vec<_> = tree.nodes.keys().map(String::as_str).collect();
         assert_eq!(paths, ["a", "a/y", "ab", "b", "c", "c/n"]);

@@ -79,7 +79,7 @@ impl Talk {
     fn fact(&self, event: &Event<'_>) {
         match event {
             Event::BaseResolving { reference } => self.status(GOOD, "Resolving", reference),
-            Event::BaseResolved { reference, digest, platform } if self.verbose => {
+            Event::BaseResolved { reference, digest, platform, .. } if self.verbose => {
                 let digest = digest.map_or_else(|| "no layers".to_owned(), |digest| digest.to_string());
                 self.status(GOOD, "Resolved", &format!("{reference} for {platform}: {digest}"));
             }
@@ -92,7 +92,7 @@ impl Talk {
             Event::Waiting { what } => self.status(NOTE, "Waiting", &format!("for {what}")),
             Event::Warning { message, help } => self.labelled(WARNING, "warning", message, *help),
             Event::Detail { message } if self.verbose => self.status(NOTE, "Detail", message),
-            Event::Wrote { what, path } => self.status(GOOD, "Wrote", &format!("{what} {}", path.display())),
+            Event::Wrote { what, path, .. } => self.status(GOOD, "Wrote", &format!("{what} {}", path.display())),
             _ => {}
         }
     }

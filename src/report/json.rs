@@ -11,35 +11,12 @@ use crate::problem::Problem;
 #[derive(Serialize)]
 #[serde(tag = "reason", rename_all = "kebab-case")]
 enum Message<'a> {
-    BaseResolved {
-        reference: &'a str,
-        digest: Option<Digest>,
-        platform: &'a str,
-    },
-    Layer {
-        package: &'a str,
-        bin: &'a str,
-        #[serde(flatten)]
-        layer: Layer<'a>,
-    },
+    BaseResolved { package: &'a str, bin: &'a str, reference: &'a str, digest: Option<Digest>, platform: &'a str },
     ImageBuilt(Image<'a>),
-    Wrote {
-        what: &'a str,
-        path: &'a str,
-    },
-    Warning {
-        message: &'a str,
-        help: Option<&'a str>,
-    },
-    Error {
-        message: &'a str,
-        causes: Vec<String>,
-        help: Option<&'a str>,
-        code: u8,
-    },
-    Finished {
-        success: bool,
-    },
+    Wrote { package: &'a str, bin: &'a str, what: &'a str, path: &'a str },
+    Warning { message: &'a str, help: Option<&'a str> },
+    Error { message: &'a str, causes: Vec<String>, help: Option<&'a str>, code: u8 },
+    Finished { success: bool },
 }
 
 /// A [`LayerResult`] with what the result file leaves out.
@@ -94,14 +71,13 @@ impl<'a> From<&'a ImageResult> for Image<'a> {
 pub(super) fn message(event: &Event<'_>) -> Option<String> {
     let path;
     let message = match event {
-        Event::BaseResolved { reference, digest, platform } => {
-            Message::BaseResolved { reference, digest: *digest, platform }
+        Event::BaseResolved { package, bin, reference, digest, platform } => {
+            Message::BaseResolved { package, bin, reference, digest: *digest, platform }
         }
-        Event::LayerReady { package, bin, layer } => Message::Layer { package, bin, layer: (*layer).into() },
         Event::ImageBuilt { image } => Message::ImageBuilt((*image).into()),
-        Event::Wrote { what, path: written } => {
+        Event::Wrote { package, bin, what, path: written } => {
             path = written.to_string_lossy();
-            Message::Wrote { what, path: &path }
+            Message::Wrote { package, bin, what, path: &path }
         }
         Event::Warning { message, help } => Message::Warning { message, help: *help },
         _ => return None,

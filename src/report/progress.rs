@@ -60,7 +60,8 @@ impl Bars {
 
 fn template(columns: u16, known_total: bool) -> &'static str {
     match (known_total, columns) {
-        (true, 90..) => "{prefix} {wide_msg} [{bar:20}] {done:>10} of {total} {rate:>12} {left:>8}",
+        (true, 110..) => "{prefix} {wide_msg} [{bar:20}] {done:>10} of {total} {rate:>12} {left:>8}",
+        (true, 75..) => "{prefix} {wide_msg} [{bar:10}] {percent:>3}% {rate:>12} {left:>8}",
         (true, 60..) => "{prefix} {wide_msg} {percent:>3}% {rate:>12} {left:>8}",
         (true, 24..) => "{prefix} {wide_msg} {percent:>3}%",
         (true, _) => "{percent:>3}% {wide_msg}",

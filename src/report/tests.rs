@@ -93,7 +93,13 @@ fn run<'a>(image: &'a ImageResult, path: &'a Path) -> Vec<Event<'a>> {
     let finished = |id, outcome| Event::TaskFinished { task: TaskId(id), outcome };
     vec![
         Event::BaseResolving { reference: "public.ecr.aws/lambda/provided:al2023" },
-        Event::BaseResolved { reference: "a:b", digest: Some(Digest::of(b"base")), platform: "linux/amd64" },
+        Event::BaseResolved {
+            package: "shop",
+            bin: "thumbnailer",
+            reference: "a:b",
+            digest: Some(Digest::of(b"base")),
+            platform: "linux/amd64",
+        },
         Event::LayersStarted { bin: "thumbnailer", count: 2 },
         started(0, TaskKind::Layer, "models", Some(600 << 20)),
         started(1, TaskKind::Layer, "thumbnailer", Some(1000)),
@@ -104,7 +110,7 @@ fn run<'a>(image: &'a ImageResult, path: &'a Path) -> Vec<Event<'a>> {
         Event::Detail { message: "glibc 2.34" },
         finished(1, TaskOutcome::Done),
         finished(0, TaskOutcome::Reused),
-        Event::Wrote { what: "oci-archive", path },
+        Event::Wrote { package: "shop", bin: "thumbnailer", what: "oci-archive", path },
         Event::ImageBuilt { image },
         Event::Finished { elapsed: Duration::from_millis(61_000) },
     ]
@@ -203,6 +209,7 @@ fn shown(bytes: &str, columns: usize) -> Vec<String> {
                     Some('A') => row -= count,
                     Some('B') => row += count,
                     Some('K') => lines[row].clear(),
+                    Some('m') => {}
                     other => panic!("an unknown sequence: {other:?}"),
                 }
             }
@@ -224,8 +231,9 @@ fn shown(bytes: &str, columns: usize) -> Vec<String> {
 
 #[test]
 fn bars_never_wrap_and_leave_nothing_behind() {
-    for columns in [8, 20, 24, 30, 59, 60, 89, 90, 200] {
-        let (report, _, stderr) = report(Look { bars: true, columns: Columns::Fixed(columns), ..PLAIN });
+    for (columns, color) in [8, 20, 24, 30, 60, 75, 109, 110, 200].into_iter().flat_map(|it| [(it, false), (it, true)])
+    {
+        let (report, _, stderr) = report(Look { bars: true, color, columns: Columns::Fixed(columns), ..PLAIN });
         let session = Session::new(Box::new(report.clone()));
         let known = session.task(TaskKind::Layer, "a-model-of-a-long-name-that-goes-on", Some(4 << 20));
         let unknown = session.task(TaskKind::Pull, "base", None);
@@ -243,8 +251,8 @@ fn bars_never_wrap_and_leave_nothing_behind() {
 
 #[test]
 fn a_bar_tells_what_fits() {
-    let bar = |columns| {
-        let (report, _, stderr) = report(Look { bars: true, columns: Columns::Fixed(columns), ..PLAIN });
+    let bar = |columns, color| {
+        let (report, _, stderr) = report(Look { bars: true, color, columns: Columns::Fixed(columns), ..PLAIN });
         let session = Session::new(Box::new(report.clone()));
         let task = session.task(TaskKind::Hash, "database.sqlite3", Some(4 << 20));
         task.advance(1 << 20);
@@ -252,16 +260,21 @@ fn a_bar_tells_what_fits() {
         session.warn("x", None);
         shown(&stderr.text(), columns.into()).pop().expect("the bar's line")
     };
-    assert_eq!(bar(40), "     Hashing database.sqlite3        25%");
-    assert_eq!(bar(24), "     Hashing databa  25%");
-    assert_eq!(bar(20), " 25% database.sqlite");
-    let wide = bar(100);
-    assert!(
-        wide.starts_with("     Hashing database.sqlite3 ")
-            && wide.contains("[=====>              ]    1.0 MiB of 4.0 MiB"),
-        "{wide}"
-    );
-    assert!(wide.contains("/s ") && wide.ends_with(" left"), "{wide}");
+    for color in [false, true] {
+        assert_eq!(bar(40, color), "     Hashing database.sqlite3        25%");
+        assert_eq!(bar(24, color), "     Hashing databa  25%");
+        assert_eq!(bar(20, color), " 25% database.sqlite");
+        for (columns, middle) in [
+            (80, "     Hashing database.sqlite3            [==>       ]  25% "),
+            (
+                120,
+                "     Hashing database.sqlite3                         [=====>              ]    1.0 MiB of 4.0 MiB ",
+            ),
+        ] {
+            let wide = bar(columns, color);
+            assert!(wide.starts_with(middle) && wide.contains("/s ") && wide.ends_with(" left"), "{wide:?}");
+        }
+    }
 }
 
 #[test]
@@ -286,11 +299,16 @@ fn json_is_an_object_a_line_and_cargos_messages_as_they_are() {
     let (report, stdout, _) = report(Look { format: Format::Json, quiet: true, ..PLAIN });
     for event in [
         Event::CargoMessage { line: "{\"reason\":\"build-finished\", \"success\":true}\n" },
-        Event::BaseResolved { reference: "scratch", digest: None, platform: "linux/arm64" },
-        Event::LayerReady { package: "shop", bin: "thumbnailer", layer: &small.layers[0] },
+        Event::BaseResolved {
+            package: "shop",
+            bin: "thumbnailer",
+            reference: "scratch",
+            digest: None,
+            platform: "linux/arm64",
+        },
         Event::Warning { message: "a \"b\"", help: None },
         Event::ImageBuilt { image: &small },
-        Event::Wrote { what: "oci-archive", path: Path::new("out.tar") },
+        Event::Wrote { package: "shop", bin: "thumbnailer", what: "oci-archive", path: Path::new("out.tar") },
         Event::Detail { message: "not data" },
     ] {
         report.event(&event);
@@ -301,9 +319,9 @@ fn json_is_an_object_a_line_and_cargos_messages_as_they_are() {
                 \"uncompressed_size\":31457280,\"media_type\":\"application/vnd.oci.image.layer.v1.tar+gzip\",\"reused\":true}";
     let expected = [
         "{\"reason\":\"build-finished\", \"success\":true}".to_owned(),
-        "{\"reason\":\"base-resolved\",\"reference\":\"scratch\",\"digest\":null,\"platform\":\"linux/arm64\"}"
+        "{\"reason\":\"base-resolved\",\"package\":\"shop\",\"bin\":\"thumbnailer\",\"reference\":\"scratch\",\
+         \"digest\":null,\"platform\":\"linux/arm64\"}"
             .to_owned(),
-        format!("{{\"reason\":\"layer\",\"package\":\"shop\",\"bin\":\"thumbnailer\",{}", &base[1..]),
         "{\"reason\":\"warning\",\"message\":\"a \\\"b\\\"\",\"help\":null}".to_owned(),
         format!(
             "{{\"reason\":\"image-built\",\"schema\":1,\"package\":\"shop\",\"bin\":\"thumbnailer\",\
@@ -311,7 +329,7 @@ fn json_is_an_object_a_line_and_cargos_messages_as_they_are() {
              \"tags\":[],\"platform\":\"linux/amd64\",\"size\":576716800,\"uncompressed_size\":734003200,\
              \"layers\":[{base}],\"functions\":[]}}"
         ),
-        "{\"reason\":\"wrote\",\"what\":\"oci-archive\",\"path\":\"out.tar\"}".to_owned(),
+        "{\"reason\":\"wrote\",\"package\":\"shop\",\"bin\":\"thumbnailer\",\"what\":\"oci-archive\",\"path\":\"out.tar\"}".to_owned(),
         "{\"reason\":\"error\",\"message\":\"no\",\"causes\":[],\"help\":\"do\",\"code\":3}".to_owned(),
         "{\"reason\":\"finished\",\"success\":false}".to_owned(),
     ];

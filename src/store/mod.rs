@@ -274,6 +274,15 @@ mod tests {
     }
 
     #[test]
+    fn a_wrong_claim_about_its_size_does_not_cost_a_whole_blob() {
+        let (_directory, store) = store();
+        let digest = store.write_blob(b"abc").expect("written");
+        assert!(!store.contains(&Descriptor { size: 4, ..descriptor(b"abc") }));
+        assert!(store.blob_path(&digest).exists());
+        assert!(store.contains(&descriptor(b"abc")));
+    }
+
+    #[test]
     fn a_blob_of_another_digest_leaves_nothing() {
         let (_directory, store) = store();
         let mut writer = store.writer().expect("a writer");

@@ -77,6 +77,12 @@ impl Records {
         serde_json::from_slice(value).ok()
     }
 
+    /// Whether there is something under `key`, without a look at whether it is whole.
+    #[must_use]
+    pub fn has(&self, kind: Kind, key: &str) -> bool {
+        self.path(kind, key).is_file()
+    }
+
     /// Writes or replaces a record; `key` may be any string.
     ///
     /// # Errors
@@ -103,14 +109,15 @@ impl Records {
         let _ = fs::remove_file(self.path(kind, key));
     }
 
-    /// Deletes records nobody wrote for a long time; what is still true is found out again.
+    /// Deletes records nobody wrote or read for a long time; what is still true is found out again.
     pub(super) fn expire(&self) {
         let now = SystemTime::now();
         for kind in Kind::ALL {
             let Ok(entries) = fs::read_dir(self.root.join(kind.folder())) else { continue };
             for entry in entries.flatten() {
-                let age = entry.metadata().and_then(|metadata| metadata.modified()).map(|at| now.duration_since(at));
-                if matches!(age, Ok(Ok(age)) if age > KEPT) {
+                let Ok(metadata) = entry.metadata() else { continue };
+                let last_use = metadata.modified().ok().max(metadata.accessed().ok());
+                if last_use.and_then(|at| now.duration_since(at).ok()).is_some_and(|age| age > KEPT) {
                     // As above: a stale record only costs its few bytes.
                     let _ = fs::remove_file(entry.path());
                 }

@@ -59,18 +59,21 @@ pub(super) fn remember(store: &Store, digest: &Digest, path: &Path) -> Result<()
 pub(super) fn is_whole(store: &Store, digest: &Digest, size: u64) -> bool {
     let path = store.blob_path(digest);
     let Ok(metadata) = fs::symlink_metadata(&path) else { return false };
-    if metadata.is_file() && metadata.size() == size {
+    let found = Seen::now(&metadata);
+    if metadata.is_file() {
         let key = digest.to_string();
-        if store.records().get::<Seen>(Kind::Blob, &key).is_some_and(|seen| seen == Seen::now(&metadata)) {
-            return true;
-        }
-        if digest_of(&path).is_ok_and(|found| found == *digest) && remember(store, digest, &path).is_ok() {
-            return true;
+        if store.records().get::<Seen>(Kind::Blob, &key).is_some_and(|seen| seen == found)
+            || (digest_of(&path).is_ok_and(|found| found == *digest) && remember(store, digest, &path).is_ok())
+        {
+            // A whole blob of another size: whoever claims that size is wrong, not the blob.
+            return metadata.size() == size;
         }
     }
-    // A damaged blob under a final name must not be left for others to read; one that cannot be removed is replaced
-    // by the rename that ends its making.
-    let _ = fs::remove_file(&path);
+    // A damaged blob under a final name must not be left for others to read, unless another build has just replaced
+    // it. One that cannot be removed is replaced by the rename that ends its making.
+    if fs::symlink_metadata(&path).is_ok_and(|metadata| Seen::now(&metadata) == found) {
+        let _ = fs::remove_file(&path);
+    }
     false
 }
 

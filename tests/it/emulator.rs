@@ -53,11 +53,8 @@ fn a_docker_base_of_the_public_registry_answers() {
     };
     let first = build();
     let asked = proxy.requests();
-    assert!(
-        asked.contains(&"HEAD public.ecr.aws/v2/lambda/provided/manifests/al2023".to_owned())
-            || asked.contains(&"GET public.ecr.aws/v2/lambda/provided/manifests/al2023".to_owned()),
-        "{asked:?}"
-    );
+    let resolved = asked.iter().any(|request| request.ends_with(" public.ecr.aws/v2/lambda/provided/manifests/al2023"));
+    assert!(resolved, "{asked:?}");
     let pulled = asked.iter().filter(|request| request.starts_with("GET d5l0dvt14r5h8.cloudfront.net/v2/")).count();
     assert_eq!(pulled, 5, "a config and four layers come by way of the redirect: {asked:?}");
 

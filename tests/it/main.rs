@@ -3,14 +3,21 @@
 #![expect(unreachable_pub, reason = "the modules of one test binary share by `pub`")]
 
 mod base;
+mod build;
 mod cli;
 mod config;
 mod emulator;
 mod login;
+mod making;
 mod pipeline;
 mod publish;
 mod pull;
 mod push;
 mod readers;
 mod readme;
+mod refusals;
+mod reproducible;
+mod scanning;
+mod sources;
 mod support;
+mod walking;

@@ -175,7 +175,7 @@ async fn a_registry_that_is_down_is_named_after_few_tries() {
     let client = client_at(&format!("http://{address}"), &Session::new(Box::new(told.clone())));
     let error = client.manifest("a", &tag("1")).await.expect_err("nobody there");
     assert_eq!(error.kind, ErrorKind::Unreachable { worth_retrying: true });
-    assert_eq!(error.problem.message(), "could not reach `127.0.0.1`");
+    assert_eq!(error.problem.message(), format!("could not reach `{address}`"));
     assert!(error.problem.next_step().is_some());
     assert_eq!(told.0.lock().expect("no panic under the lock").len(), 1);
 }

@@ -12,13 +12,13 @@ fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The lines of the README's blocks of shell commands, in order.
+/// The commands to try, in order: one a block.
 fn commands() -> Vec<String> {
     let text = fs::read_to_string(repository().join("README.md")).expect("a README");
-    let blocks = text.split("```").skip(1).step_by(2).filter_map(|block| block.strip_prefix("console\n"));
-    blocks
-        .flat_map(|block| block.lines().map(|line| line.trim_start_matches("$ ").to_owned()).collect::<Vec<_>>())
-        .collect()
+    let (_, rest) = text.split_once("\n## Try it\n").expect("a section of commands to try");
+    let section = rest.split("\n## ").next().unwrap_or_default();
+    let blocks = section.split("```").skip(1).step_by(2);
+    blocks.map(|block| block.strip_prefix("sh\n").expect("a block of shell").trim_end().to_owned()).collect()
 }
 
 /// A command as a user's shell runs it: without what cargo tells its tests.

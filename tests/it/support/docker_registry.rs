@@ -6,11 +6,12 @@ use std::process::{Child, Command, Stdio};
 
 use cargo_lambda_image::oci::Digest;
 use reqwest::{Client, Method, StatusCode, header};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::images::index_type;
 use super::lambda_base::LambdaBase;
-use super::tools::{poll, tool};
+use super::tools::{block_on, poll, tool};
 
 /// Who may use a registry that asks: Lambda's deployers log in the same way.
 pub const USER: (&str, &str) = ("AWS", "stowage");
@@ -63,8 +64,7 @@ impl DockerRegistry {
 
     /// Pushes a base, each platform by digest and the index by tag.
     pub fn push(&self, repository: &str, tag: &str, base: &LambdaBase) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(async {
+        block_on(async {
             for image in &base.images {
                 for blob in image.layers.iter().chain([&image.config]) {
                     self.push_blob(repository, blob).await;
@@ -73,6 +73,24 @@ impl DockerRegistry {
                 self.push_manifest(repository, &digest, image.manifest_type(), &image.manifest).await;
             }
             self.push_manifest(repository, tag, index_type(base.family), &base.index).await;
+        });
+    }
+
+    /// Pushes one image of an OCI layout by tag, whatever its media types.
+    pub fn push_from_layout(&self, repository: &str, tag: &str, layout: &Path, digest: &str) {
+        let bytes = |digest: &str| {
+            let path = layout.join("blobs").join(digest.replace(':', "/"));
+            fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        };
+        let manifest_bytes = bytes(digest);
+        let manifest: Value = serde_json::from_slice(&manifest_bytes).expect("a manifest");
+        let layers = manifest["layers"].as_array().expect("layers");
+        block_on(async {
+            for blob in layers.iter().chain([&manifest["config"]]) {
+                self.push_blob(repository, &bytes(blob["digest"].as_str().expect("a digest"))).await;
+            }
+            let media_type = manifest["mediaType"].as_str().expect("a media type");
+            self.push_manifest(repository, tag, media_type, &manifest_bytes).await;
         });
     }
 

@@ -4,13 +4,14 @@
 
 use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::tools::{PATIENCE, lambda_emulator, poll, succeed, tool};
+use super::tools::{PATIENCE, block_on, lambda_emulator, poll, succeed, tool};
 
 /// What Lambda lets a function have, as far as podman can say it.
 const SANDBOX: [&str; 10] = [
@@ -65,8 +66,11 @@ impl Podman {
 
     /// `podman pull` of an image in a layout; its id.
     pub fn pull(&self, layout: &Path, name: &str) -> String {
-        let reference = format!("oci:{}:{name}", layout.display());
-        succeed(self.command().args(["pull", "--quiet", &reference])).trim().to_owned()
+        // Podman names the image after the path it was told, and names have no upper case: so a short path.
+        let directory = layout.file_name().and_then(|name| name.to_str()).expect("a directory with a name");
+        let mut command = self.command();
+        command.args(["pull", "--quiet", &format!("oci:{directory}:{name}")]);
+        succeed(command.current_dir(layout.parent().expect("a directory around it"))).trim().to_owned()
     }
 
     /// What podman knows of an image.
@@ -98,7 +102,7 @@ pub struct Function<'a> {
     podman: &'a Podman,
     process: Child,
     port: u16,
-    log: std::path::PathBuf,
+    log: PathBuf,
 }
 
 impl<'a> Function<'a> {
@@ -139,8 +143,7 @@ impl<'a> Function<'a> {
     /// Sends an event; the function's answer.
     pub fn invoke(&self, event: &Value) -> Value {
         let url = format!("http://127.0.0.1:{}/2015-03-31/functions/function/invocations", self.port);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let answered = runtime.block_on(async {
+        let answered = block_on(async {
             let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("an HTTP client");
             client.post(url).json(event).send().await?.text().await
         });
@@ -162,8 +165,16 @@ impl Drop for Function<'_> {
     }
 }
 
-/// A port nobody listens on at this moment; the emulator cannot be told to choose one itself.
+/// A port nobody listens on; the emulator cannot be told to choose one itself.
+///
+/// It lies below those that the kernel gives to outgoing connections, and no other test of this process gets it, so
+/// that it is still free when the emulator wants it.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 16_384;
+    const COUNT: u16 = 16_384;
+    let ours = (std::process::id() % 1024) as u16 * 16;
+    let candidates = std::iter::repeat_with(|| FIRST + (ours + NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT);
+    let mut free = candidates.take(COUNT.into()).filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.next().expect("a free port")
 }

@@ -58,8 +58,13 @@ impl LambdaBase {
     /// The base in a family of media types. AWS's speaks Docker's.
     pub fn new(family: Family) -> Self {
         let images = [("amd64", "x86_64"), ("arm64", "arm64")].map(|(oci, lambda)| image(family, oci, lambda));
-        let index = images::index(family, &[&images[0], &images[1]]);
-        Self { family, images, index }
+        let entries = images.each_ref().map(|image| {
+            let mut entry = descriptor(image.manifest_type(), &image.manifest);
+            entry["platform"] = json!({"architecture": image.architecture, "os": "linux"});
+            entry
+        });
+        let index = json!({"schemaVersion": 2, "mediaType": images::index_type(family), "manifests": entries});
+        Self { family, images, index: index.to_string().into_bytes() }
     }
 
     /// Writes the base as an OCI layout; `oci:DIRECTORY:al2023` is its reference.

@@ -8,6 +8,7 @@ pub mod hello;
 pub mod images;
 pub mod lambda_base;
 pub mod program;
+pub mod project;
 pub mod proxy;
 pub mod registry;
 pub mod tools;

@@ -59,6 +59,15 @@ impl Program {
         self
     }
 
+    /// Runs it by another program that sets something first and then becomes or watches it: `sh -c`, `strace`.
+    pub fn under<A: AsRef<OsStr>>(self, wrapper: &str, arguments: impl IntoIterator<Item = A>) -> Self {
+        let mut command = Command::new(wrapper);
+        command.args(arguments).arg(self.command.get_program()).args(self.command.get_args()).env_clear();
+        command.envs(self.command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.current_dir(self.command.get_current_dir().expect("a program has its directory"));
+        Self { command }
+    }
+
     /// Runs it to its end.
     pub fn run(mut self) -> Outcome {
         let output = self.command.output().expect("the program under test starts");
