@@ -429,7 +429,7 @@ fn documents_that_lie_are_refused() {
                 index_type(Family::Oci),
                 &images::index(Family::Oci, &[&arm]),
             ),
-            Refusal(1, &["has no image for `linux/amd64`, only for `linux/arm64`", "--arm64"]),
+            Refusal(3, &["has no image for `linux/amd64`, only for `linux/arm64`", "--arm64"]),
         ),
         (
             "an index of nothing",
@@ -439,7 +439,7 @@ fn documents_that_lie_are_refused() {
         (
             "another platform's config",
             FaultRegistry::builder().image("a", "1", &arm),
-            Refusal(1, &["is for `linux/arm64`"]),
+            Refusal(3, &["is for `linux/arm64`"]),
         ),
         (
             "deeply nested",
@@ -454,7 +454,7 @@ fn documents_that_lie_are_refused() {
         (
             "zstd",
             odd_layer("mediaType", json!(media_type::OCI_LAYER_ZSTD)),
-            Refusal(1, &["zstd, which Lambda does not take", "skopeo copy"]),
+            Refusal(3, &["zstd, which Lambda does not take", "skopeo copy"]),
         ),
         ("foreign", odd_layer("urls", json!(["https://evil.invalid/x"])), Refusal(1, &["lies elsewhere"])),
         ("too long", odd_layer("size", json!(20)), Refusal(1, &["is longer than the 20 bytes"])),
