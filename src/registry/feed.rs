@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::pull::Piece;
 use crate::oci::{Digest, HashingWriter};
@@ -25,6 +25,9 @@ pub const PIECE_BYTES: usize = 128 * 1024;
 
 /// How many pieces may wait for the wire: enough to keep it busy while a block is compressed, 1 MiB in all.
 pub(super) const WAITING_PIECES: usize = 8;
+
+/// How long a body that broke before waits for an early answer: a round trip around the world.
+const LISTEN: Duration = Duration::from_millis(250);
 
 /// A blob as its maker left it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -249,6 +252,9 @@ pub(super) struct Feed {
     pause: bool,
     /// Whether the last piece was handed over.
     complete: bool,
+    /// Whether to give the other side time for an answer once the first piece is out.
+    listens_first: bool,
+    listening: Option<Pin<Box<Sleep>>>,
 }
 
 /// Why a body ended early: the connection is closed then, and whoever sends knows the cause.
@@ -265,7 +271,16 @@ impl Feed {
         taken: Taken,
     ) -> Self {
         let limit = limit.unwrap_or(u64::MAX);
-        Self { pieces, held: None, verdict, limit, passed: 0, watch, taken, pause: false, complete: false }
+        let (held, passed, pause, complete) = (None, 0, false, false);
+        let (listens_first, listening) = (false, None);
+        Self { pieces, held, verdict, limit, passed, watch, taken, pause, complete, listens_first, listening }
+    }
+
+    /// Waits a little after the first piece. A server that refuses early and closes is heard only if its answer is read
+    /// before the next write fails; so where one try broke, the next listens first.
+    pub(super) fn listen_first(mut self, listens_first: bool) -> Self {
+        self.listens_first = listens_first;
+        self
     }
 
     /// What comes next: a piece to hand over, the end, or that it is all over.
@@ -314,6 +329,10 @@ impl Stream for Feed {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
+        if let Some(listening) = &mut self.listening {
+            ready!(listening.as_mut().poll(context));
+            self.listening = None;
+        }
         let next = self.next(context);
         match &next {
             Poll::Pending => self.watch.set(Phase::Maker),
@@ -321,6 +340,9 @@ impl Stream for Feed {
             Poll::Ready(Some(Ok(piece))) => {
                 let (count, complete, now) = (piece.len() as u64, self.complete, Instant::now());
                 self.pause = !complete;
+                if std::mem::take(&mut self.listens_first) && !complete {
+                    self.listening = Some(Box::pin(tokio::time::sleep(LISTEN)));
+                }
                 self.watch.with(|watched| {
                     // With a length given, nobody asks what comes after the last piece.
                     watched.phase = if complete { Phase::Answer(now) } else { Phase::Wire(now) };

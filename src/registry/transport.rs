@@ -353,7 +353,7 @@ impl Retries<'_> {
         if error.is_transient() { self.back_off(error).await } else { Err(error) }
     }
 
-    /// As [`Retries::wait`], for a failure of which the caller knows that another try makes sense.
+    /// Waits before the next try after `error`, of which the caller knows that another try makes sense.
     ///
     /// # Errors
     /// `error` itself when that was the last try.

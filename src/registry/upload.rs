@@ -64,6 +64,15 @@ struct Failure {
     renewed: bool,
 }
 
+/// The body of one try.
+struct Body<'a> {
+    upload: &'a Upload<'a>,
+    /// What its bytes are, if that is known.
+    expected: Option<&'a Descriptor>,
+    /// Whether the connection broke in the try before.
+    was_cut: bool,
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self { error, session: None, renewed: false }
@@ -88,8 +97,9 @@ impl Client {
         let mut seen_confirmed = confirmed.load(Ordering::Relaxed);
         let (mut renewals, mut wrong_digests) = (0, 0);
         let mut session = upload.session.take();
+        let mut was_cut = false;
         loop {
-            let failure = match self.try_upload(&upload, session.take(), &mut known).await {
+            let failure = match self.try_upload(&upload, session.take(), &mut known, was_cut).await {
                 Ok(made) => {
                     confirmed.fetch_add(1, Ordering::Relaxed);
                     return Ok(made);
@@ -113,7 +123,7 @@ impl Client {
                 // Others get on: it is our turn that is to come, and no reason to give up.
                 retries = self.transport.retries(what.clone());
             }
-            let was_cut = error.kind == ErrorKind::Cut;
+            was_cut = error.kind == ErrorKind::Cut;
             if let Err(error) = retries.back_off(error).await {
                 return Err(if was_cut { self.explain_cut(upload.repository, error).await } else { error });
             }
@@ -131,6 +141,7 @@ impl Client {
         upload: &Upload<'_>,
         opened: Option<Session>,
         known: &mut Option<Descriptor>,
+        was_cut: bool,
     ) -> Result<Made, Failure> {
         (upload.progress)(Progress::Began);
         let Session { url } = match opened {
@@ -139,14 +150,16 @@ impl Client {
         };
         if let Some(descriptor) = known.as_ref() {
             let url = closing(&url, &descriptor.digest);
-            let (made, _) = self.send_body(Method::PUT, &url, upload, Some(descriptor), |_| {}).await?;
+            let body = Body { upload, expected: Some(descriptor), was_cut };
+            let (made, _) = self.send_body(Method::PUT, &url, &body, |_| {}).await?;
             return Ok(made);
         }
         let note = |made: &Made| {
             let Made { digest, size } = *made;
             *known = Some(Descriptor { media_type: media_type::OCI_LAYER_GZIP.to_owned(), digest, size });
         };
-        let (made, response) = self.send_body(Method::PATCH, &url, upload, None, note).await?;
+        let (made, response) =
+            self.send_body(Method::PATCH, &url, &Body { upload, expected: None, was_cut }, note).await?;
         let close = async {
             let next = self.location(&url, response.headers())?.unwrap_or_else(|| url.clone());
             let call_url = closing(&next, &made.digest);
@@ -175,15 +188,15 @@ impl Client {
         }
     }
 
-    /// Sends freshly made bytes, all of which `expected` describes if it is there, and calls `note` once they were made.
+    /// Sends freshly made bytes, and calls `note` once they were made.
     async fn send_body(
         &self,
         method: Method,
         url: &Url,
-        upload: &Upload<'_>,
-        expected: Option<&Descriptor>,
+        body: &Body<'_>,
         note: impl FnOnce(&Made),
     ) -> Result<(Made, Response), Failure> {
+        let Body { upload, expected, was_cut } = *body;
         let failed = |error: Error, renewed| {
             let session = worth_ending(&error).then(|| Session { url: url.clone() });
             Failure { error, session, renewed }
@@ -196,6 +209,7 @@ impl Client {
         let progress = upload.progress.clone();
         let taken = Arc::new(move |count| progress(Progress::Sent(count)));
         let feed = Feed::new(receiver, verdict, expected.map(|expected| expected.size), watch.clone(), taken);
+        let feed = feed.listen_first(was_cut);
         let mut request = reqwest::Request::new(method.clone(), url.clone());
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         if let Some(expected) = expected {
