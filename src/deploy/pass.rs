@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::rest::{delays, unless_stopped};
 use super::{Deployment, Patience, Release, check};
-use crate::aws::lambda::function::{Function, LATEST, LastUpdate, Reason, State};
+use crate::aws::lambda::function::{Function, LATEST, LastUpdate, Reason, State, Version};
 use crate::aws::lambda::refusal::{Refusal, Why};
 use crate::aws::lambda::{Answer, Lambda, NewFunction, reasons};
 use crate::event::function::FunctionStep;
@@ -57,6 +57,12 @@ impl From<Refusal> for Stop {
 pub(super) struct End {
     pub(super) arn: String,
     pub(super) version: Option<String>,
+}
+
+/// The number of the newest version that is like `latest`.
+pub(super) fn newest_like(latest: &Version, versions: &[Version]) -> Option<String> {
+    let like = versions.iter().filter(|version| version.number != LATEST && version.is_like(latest));
+    like.filter_map(|version| version.number.parse::<u64>().ok()).max().map(|number| number.to_string())
 }
 
 impl Work<'_> {
@@ -141,27 +147,24 @@ impl Work<'_> {
     /// The number of a version that is like the function, once it can be called.
     async fn version(&mut self, function: &Function) -> Result<String, Stop> {
         let name = self.deployment.asked.function.for_api();
-        let number = match self.existing_version(function).await? {
-            Some(number) => number,
+        let version = match self.existing_version(function).await? {
+            Some(version) => version,
             None => {
                 self.begin(FunctionStep::Publish, &self.deployment.image.uri);
-                self.done(FunctionStep::Publish, self.lambda.publish(&name, function)).await?
+                let number = self.done(FunctionStep::Publish, self.lambda.publish(&name, function)).await?;
+                let gone = || Problem::failed(format!("version {number} of function `{name}` was deleted meanwhile"));
+                self.at_rest(Some(&number)).await?.ok_or_else(gone)?
             }
         };
-        match self.at_rest(Some(&number)).await? {
-            Some(version) => {
-                if let State::Failed(reason) = &version.state {
-                    return Err(self.failed(Some(&number), &version, reason).into());
-                }
-                self.tell_of_sleep(&version);
-                Ok(number)
-            }
-            None => Err(Problem::failed(format!("version {number} of function `{name}` was deleted meanwhile")).into()),
+        if let State::Failed(reason) = &version.state {
+            return Err(self.failed(Some(&version.version), &version, reason).into());
         }
+        self.tell_of_sleep(&version);
+        Ok(version.version)
     }
 
     /// The newest version that is like the function and holds our code.
-    async fn existing_version(&self, function: &Function) -> Result<Option<String>, Stop> {
+    async fn existing_version(&self, function: &Function) -> Result<Option<Function>, Stop> {
         let name = self.deployment.asked.function.for_api();
         let versions = unless_stopped(self.session, self.lambda.versions(&name)).await??;
         let Some(latest) = versions.iter().find(|version| version.number == LATEST) else { return Ok(None) };
@@ -169,16 +172,11 @@ impl Work<'_> {
         if latest.code_sha256 != function.code_sha256 {
             return Ok(None);
         }
-        let like = versions.iter().filter(|version| version.number != LATEST && version.is_like(latest));
-        let Some(number) = like.filter_map(|version| version.number.parse::<u64>().ok()).max() else {
-            return Ok(None);
-        };
-        let number = number.to_string();
+        let Some(number) = newest_like(latest, &versions) else { return Ok(None) };
         let version = self.at_rest(Some(&number)).await?;
-        let holds_ours = version.is_some_and(|version| {
+        Ok(version.filter(|version| {
             version.image == Some(self.deployment.image.digest) && !matches!(version.state, State::Failed(_))
-        });
-        Ok(holds_ours.then_some(number))
+        }))
     }
 
     /// The alias to the version, made or moved if it is not there.

@@ -2,6 +2,7 @@
 
 use futures_util::{StreamExt as _, stream};
 
+use super::pass::newest_like;
 use super::{AT_ONCE, Asked, Release, check};
 use crate::aws::lambda::Lambda;
 use crate::aws::lambda::function::{Alias, Function, LATEST};
@@ -48,9 +49,7 @@ async fn look(lambda: &Lambda, asked: &Asked) -> Result<Seen> {
     if asked.release != Release::Code {
         let versions = lambda.versions(&name).await.map_err(|refusal| refusal.problem)?;
         let latest = versions.iter().find(|version| version.number == LATEST);
-        let like = versions.iter().filter(|version| latest.is_some_and(|latest| version.is_like(latest)));
-        let newest = like.filter_map(|version| version.number.parse::<u64>().ok()).max();
-        seen.version = newest.map(|number| number.to_string());
+        seen.version = latest.and_then(|latest| newest_like(latest, &versions));
     }
     if let Release::Alias(alias) = &asked.release {
         seen.alias = lambda.alias(&name, alias).await.map_err(|refusal| refusal.problem)?;

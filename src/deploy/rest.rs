@@ -94,12 +94,15 @@ impl Work<'_> {
     }
 
     fn out_of_time(&self, version: Option<&str>, doing: &str) -> Problem {
-        let minutes = self.limit.as_secs().div_ceil(60);
+        let limit = match self.limit.as_secs_f64().ceil() as u64 {
+            seconds @ 0..60 => format!("{seconds} s"),
+            seconds => format!("{} min", seconds.div_ceil(60)),
+        };
         let what = match version {
             Some(version) => format!("version {version} of function `{}`", self.deployment.asked.function),
             None => format!("function `{}`", self.deployment.asked.function),
         };
-        Problem::failed(format!("{what} is still {doing} after {minutes} minutes"))
+        Problem::failed(format!("{what} is still {doing} after {limit}"))
             .help("run this again, which goes on from here: nothing is sent twice; `--wait` sets how long it waits")
     }
 }

@@ -8,6 +8,7 @@ mod build;
 mod cli;
 mod config;
 mod crash;
+mod deploy;
 mod emulator;
 mod hostile;
 mod levels;

@@ -50,6 +50,9 @@ impl Refusal {
             "PreconditionFailedException" => Why::Changed,
             "TooManyRequestsException" | "ThrottlingException" | "Throttling" => Why::Passing,
             "InvalidParameterValueException" if is_role_unknown(&message) => Why::RoleUnknown,
+            "InvalidParameterValueException" if message.contains("is different from current CodeSHA256") => {
+                Why::Changed
+            }
             _ if status.is_some_and(|status| status >= 500) => Why::Passing,
             _ => Why::Other,
         };

@@ -110,6 +110,12 @@ async fn refusals_are_sorted_by_what_comes_next() {
         (429, "TooManyRequestsException", "Rate Exceeded.", Why::Passing),
         (500, "ServiceException", "An error occurred", Why::Passing),
         (400, "InvalidParameterValueException", "The role … cannot be assumed by Lambda.", Why::RoleUnknown),
+        (
+            400,
+            "InvalidParameterValueException",
+            "CodeSHA256 (a) is different from current CodeSHA256 in …",
+            Why::Changed,
+        ),
         (400, "InvalidParameterValueException", "Source image a is not valid.", Why::Other),
         (403, "AccessDeniedException", "not authorized to perform: lambda:UpdateFunctionCode", Why::Other),
     ] {

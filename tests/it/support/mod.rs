@@ -6,6 +6,7 @@ pub mod docker_registry;
 pub mod emulator;
 pub mod hello;
 pub mod images;
+pub mod lambda;
 pub mod lambda_base;
 pub mod layout;
 pub mod moto;
