@@ -45,20 +45,20 @@ pub enum Event<'a> {
     Detail { message: &'a str },
     /// A file or directory with an image was written.
     Wrote { package: &'a str, bin: &'a str, what: &'a str, path: &'a Path },
-    /// What a push has to do is known: with `--dry-run` all that is told.
-    PushPlanned { bin: &'a str, plan: &'a PushPlan },
+    /// What a push has to do is known; in a dry run it is all that is told, and the answer.
+    PushPlanned { package: &'a str, bin: &'a str, plan: &'a PushPlan, dry_run: bool },
     /// A layer is confirmed to be in the repository; layers come as they get there, not in the image's order.
-    LayerPushed { bin: &'a str, layer: &'a PushedLayer },
+    LayerPushed { package: &'a str, bin: &'a str, layer: &'a PushedLayer },
     /// An image is in the repository under all its tags.
-    ImagePushed { bin: &'a str, push: &'a PushResult },
-    /// What has to be done to a function is known: with `--dry-run` all that is told.
-    FunctionPlanned { bin: &'a str, plan: &'a FunctionPlan },
+    ImagePushed { image: &'a ImageResult, push: &'a PushResult },
+    /// What has to be done to a function is known: told in a dry run only.
+    FunctionPlanned { package: &'a str, bin: &'a str, plan: &'a FunctionPlan },
     /// A function is about to be changed: `what` names the image, or the alias and its version.
     FunctionStarted { name: &'a str, step: FunctionStep, what: &'a str },
     /// Lambda is busy with a function, or one of its versions, which is `doing` something in the words of its API.
     FunctionWaiting { name: &'a str, version: Option<&'a str>, doing: &'a str, elapsed: Duration, limit: Duration },
     /// A function is as it was asked to be, whether or not something had to be done.
-    FunctionUpdated { bin: &'a str, function: &'a DeployedFunction },
+    FunctionUpdated { package: &'a str, bin: &'a str, function: &'a DeployedFunction },
     /// An image is complete.
     ImageBuilt { image: &'a ImageResult },
     /// Everything asked for is done.
@@ -165,6 +165,17 @@ pub enum PushStep {
     Relay,
     /// It is sent from here.
     Upload,
+}
+
+impl fmt::Display for PushStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Reuse => "reuse",
+            Self::Mount => "mount",
+            Self::Relay => "relay",
+            Self::Upload => "upload",
+        })
+    }
 }
 
 /// One layer of a [`PushPlan`].

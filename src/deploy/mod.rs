@@ -48,7 +48,9 @@ const WAIT_PER_GIB: Duration = Duration::from_secs(2 * 60);
 /// What is asked of one function.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
-    /// Names the image to people.
+    /// The package and the binary of the image, for people.
+    pub package: String,
+    /// See `package`.
     pub bin: String,
     /// The function.
     pub function: FunctionName,
@@ -178,7 +180,7 @@ async fn one(
             Err(Stop::Again(refusal)) => tries.wait(refusal, &work).await?,
         }
     };
-    let Asked { bin, function, release, .. } = &deployment.asked;
+    let Asked { package, bin, function, release, .. } = &deployment.asked;
     let alias = release.alias().map(str::to_owned);
     let (name, version) = (function.name().to_owned(), end.version);
     let image_uri = deployment.image.uri.clone();
@@ -192,7 +194,7 @@ async fn one(
         alias: alias.clone(),
         steps: work.steps,
     };
-    session.emit(&Event::FunctionUpdated { bin, function: &deployed });
+    session.emit(&Event::FunctionUpdated { package, bin, function: &deployed });
     Ok(FunctionResult { name, version, alias })
 }
 

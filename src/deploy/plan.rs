@@ -31,7 +31,7 @@ pub async fn plan(lambda: &Lambda, asked: &[(Asked, Option<Digest>)], session: &
     });
     let plans = super::together(stream::iter(all).buffered(AT_ONCE).collect().await)?;
     for ((asked, _), plan) in asked.iter().zip(&plans) {
-        session.emit(&Event::FunctionPlanned { bin: &asked.bin, plan });
+        session.emit(&Event::FunctionPlanned { package: &asked.package, bin: &asked.bin, plan });
     }
     Ok(plans)
 }
@@ -153,6 +153,7 @@ mod tests {
         ] {
             let create = Create { role: "r".into(), memory_mb: None, timeout_seconds: None };
             let asked = Asked {
+                package: "p".into(),
                 bin: "b".into(),
                 function: "f".parse().expect("a name"),
                 create: Some(create),

@@ -53,7 +53,13 @@ fn live() -> Release {
 }
 
 fn asked(name: &str, release: Release) -> Asked {
-    Asked { bin: "bin".to_owned(), function: name.parse().expect("a name"), create: None, release }
+    Asked {
+        package: "p".to_owned(),
+        bin: "bin".to_owned(),
+        function: name.parse().expect("a name"),
+        create: None,
+        release,
+    }
 }
 
 fn creating(name: &str, release: Release) -> Asked {

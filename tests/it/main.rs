@@ -18,6 +18,7 @@ mod pipeline;
 mod publish;
 mod pull;
 mod push;
+mod pushing;
 mod readers;
 mod readme;
 mod refusals;
