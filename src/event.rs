@@ -59,6 +59,8 @@ pub enum Event<'a> {
     FunctionWaiting { name: &'a str, version: Option<&'a str>, doing: &'a str, elapsed: Duration, limit: Duration },
     /// A function is as it was asked to be, whether or not something had to be done.
     FunctionUpdated { package: &'a str, bin: &'a str, function: &'a DeployedFunction },
+    /// The IAM policy that was asked for, as JSON.
+    PolicyTold { policy: &'a str },
     /// An image is complete.
     ImageBuilt { image: &'a ImageResult },
     /// Everything asked for is done.

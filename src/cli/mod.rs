@@ -10,6 +10,7 @@
 )]
 
 pub mod check;
+mod functions;
 pub mod values;
 
 use std::ffi::{OsStr, OsString};
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub use functions::FunctionArgs;
 use values::{AssetArg, ColorArg, EntrypointArg, EnvArg, FormatArg, JobsArg, MessageFormatArg, OutputArg};
 
 const SELECTION: &str = "Package Selection";
@@ -58,13 +60,21 @@ pub enum Command {
     #[command(after_help = BUILD_EXAMPLES)]
     Build(Box<BuildArgs>),
 
-    /// Bring an image into a registry, Amazon ECR above all
+    /// Bring an image into a registry, Amazon ECR above all, and functions to the image
     ///
     /// Compiles and stacks as `build` does, and sends to the repository only what it lacks: base layers straight from their
     /// registry, assets straight from their files, nothing kept on disk. The tags are moved last, once everything is
-    /// confirmed. Prints HOST/REPOSITORY@sha256:... for each image.
+    /// confirmed. Then each function is brought to the image, and a version and an alias to it where they were asked for.
+    /// Prints HOST/REPOSITORY@sha256:... for each image.
     #[command(after_help = PUSH_EXAMPLES, mut_arg("output", |output| output.hide(true)))]
     Push(Box<PushArgs>),
+
+    /// Print the smallest IAM policy for a push
+    ///
+    /// Takes the flags of `push`, and the configuration as `push` does. Prints the policy as JSON that lets a caller do all
+    /// that this very push may need to do, and nothing else. Nothing is compiled, built or sent.
+    #[command(after_help = POLICY_EXAMPLES, mut_arg("output", |output| output.hide(true)))]
+    IamPolicy(Box<PushArgs>),
 }
 
 const BUILD_EXAMPLES: &str = "\
@@ -83,9 +93,16 @@ Every flag can be set by an environment variable, CARGO_LAMBDA_IMAGE_<FLAG>, and
 
 Examples:
   cargo lambda-image push --repository shop/thumbnailer --create-repository
+  cargo lambda-image push --repository shop/thumbnailer --function thumbnailer --alias live
   cargo lambda-image push --repository shop/{bin} --tag v{version} --dry-run
   cargo lambda-image push --repository localhost:5000/thumbnailer --asset models/
   cargo lambda-image push --repository ghcr.io/shop/thumbnailer --image oci-archive:thumbnailer.tar";
+
+const POLICY_EXAMPLES: &str = "\
+Examples:
+  cargo lambda-image iam-policy --repository shop/thumbnailer --function thumbnailer --alias live
+  cargo lambda-image iam-policy --repository shop/thumbnailer --create-repository \\
+      --create-function --role arn:aws:iam::123456789012:role/thumbnailer";
 
 /// A parser of strings that obey a rule.
 fn checked(rule: fn(&str) -> Result<(), String>) -> impl Fn(&str) -> Result<String, String> + Clone {
@@ -122,6 +139,9 @@ pub struct PushArgs {
     /// Where images go.
     #[command(flatten)]
     pub destination: DestinationArgs,
+    /// Which functions are to run them.
+    #[command(flatten)]
+    pub functions: FunctionArgs,
 }
 
 /// Where `push` brings an image, and how.
@@ -420,7 +440,7 @@ impl Command {
     pub fn talk(&self) -> &TalkArgs {
         match self {
             Self::Build(build) => &build.talk,
-            Self::Push(push) => &push.build.talk,
+            Self::Push(push) | Self::IamPolicy(push) => &push.build.talk,
         }
     }
 }

@@ -53,8 +53,8 @@ pub fn region(function: &FunctionName, host: &RegistryHost) -> Result<()> {
 ///
 /// # Errors
 /// All that is wrong with any of them.
-pub async fn preflight(lambda: &Lambda, asked: &[(Asked, Option<Architecture>)], session: &Session) -> Result<()> {
-    let all = asked.iter().map(async |(asked, architecture)| {
+pub async fn preflight(asked: &[(Lambda, Asked, Option<Architecture>)], session: &Session) -> Result<()> {
+    let all = asked.iter().map(async |(lambda, asked, architecture)| {
         let found = lambda.function(&asked.function.for_api(), None).await.map_err(|refusal| refusal.problem)?;
         let Some(function) = found else {
             return asked.create.as_ref().map(|_| ()).ok_or_else(|| missing(&asked.function, lambda.region()));
@@ -170,7 +170,8 @@ mod tests {
 
     #[test]
     fn roles_are_arns() {
-        let create = |role: &str| Create { role: role.into(), memory_mb: None, timeout_seconds: None };
+        let create =
+            |role: &str| Create { role: role.into(), memory_mb: None, timeout_seconds: None, env: Default::default() };
         assert!(role(&create("arn:aws:iam::123456789012:role/service-role/f")).is_ok());
         assert!(role(&create("arn:aws-cn:iam::123456789012:role/f")).is_ok());
         for other in ["f", "arn:aws:iam::123456789012:user/f", "arn:aws:lambda:eu-west-1:1:function:f"] {

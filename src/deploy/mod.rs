@@ -21,6 +21,7 @@ pub mod plan;
 pub mod policy;
 mod rest;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
@@ -69,6 +70,8 @@ pub struct Create {
     pub memory_mb: Option<u32>,
     /// Seconds an invocation may take; Lambda's default is 3.
     pub timeout_seconds: Option<u32>,
+    /// Variables of its environment, besides those of the image.
+    pub env: BTreeMap<String, String>,
 }
 
 /// How far a function is brought.
@@ -154,12 +157,11 @@ impl Patience {
 /// Brings every function where it was asked to be, several at once. One that fails does not stop the others: the
 /// outcomes are in the order of `deployments`.
 pub async fn deploy(
-    lambda: &Lambda,
-    deployments: &[Deployment],
+    deployments: &[(Lambda, Deployment)],
     patience: &Patience,
     session: &Session,
 ) -> Vec<Result<FunctionResult>> {
-    let all = deployments.iter().map(|deployment| one(lambda, deployment, patience, session));
+    let all = deployments.iter().map(|(lambda, deployment)| one(lambda, deployment, patience, session));
     stream::iter(all).buffered(AT_ONCE).collect().await
 }
 

@@ -51,6 +51,18 @@ impl FunctionName {
     }
 }
 
+/// Whether `text` can name an alias.
+///
+/// # Errors
+/// A sentence that says why not.
+pub fn alias(text: &str) -> Result<(), String> {
+    let is_fine = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if text.is_empty() || text.len() > 128 || !text.chars().all(is_fine) {
+        return Err("names of aliases are 1 to 128 of the characters a-z A-Z 0-9 - _".into());
+    }
+    if text.bytes().all(|byte| byte.is_ascii_digit()) { Err("a number names a version".into()) } else { Ok(()) }
+}
+
 impl fmt::Display for FunctionName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)
@@ -100,6 +112,16 @@ mod tests {
         assert_eq!((read.for_api().as_str(), read.to_string().as_str()), (arn, "a-b_C9"));
         let read: FunctionName = "a-b_C9".parse().expect("a name");
         assert_eq!((read.region(), read.for_api().as_str()), (None, "a-b_C9"));
+    }
+
+    #[test]
+    fn aliases_are_words_and_no_numbers() {
+        for text in ["live", "a-b_C9", "7a"] {
+            alias(text).expect(text);
+        }
+        for text in ["", "7", "$LATEST", "a b", "a:b"] {
+            alias(text).expect_err(text);
+        }
     }
 
     #[test]

@@ -108,6 +108,7 @@ impl Work<'_> {
             role: create.role.clone(),
             memory_mb: create.memory_mb,
             timeout_seconds: create.timeout_seconds,
+            env: create.env.clone(),
         };
         self.begin(FunctionStep::Create, &image.uri);
         self.done(FunctionStep::Create, self.lambda.create(&new)).await?;

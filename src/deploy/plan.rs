@@ -24,13 +24,13 @@ struct Seen {
 ///
 /// # Errors
 /// When a function cannot be looked at, or could not run the image.
-pub async fn plan(lambda: &Lambda, asked: &[(Asked, Option<Digest>)], session: &Session) -> Result<Vec<FunctionPlan>> {
-    let all = asked.iter().map(async |(asked, digest)| {
+pub async fn plan(asked: &[(Lambda, Asked, Option<Digest>)], session: &Session) -> Result<Vec<FunctionPlan>> {
+    let all = asked.iter().map(async |(lambda, asked, digest)| {
         let seen = look(lambda, asked).await?;
         Ok(decide(asked, &seen, *digest))
     });
     let plans = super::together(stream::iter(all).buffered(AT_ONCE).collect().await)?;
-    for ((asked, _), plan) in asked.iter().zip(&plans) {
+    for ((_, asked, _), plan) in asked.iter().zip(&plans) {
         session.emit(&Event::FunctionPlanned { package: &asked.package, bin: &asked.bin, plan });
     }
     Ok(plans)
@@ -151,7 +151,7 @@ mod tests {
             (live(), failed(), Some(ours), vec![Code, Publish, MoveAlias], None),
             (live(), Seen::default(), None, vec![Make, Publish, MoveAlias], None),
         ] {
-            let create = Create { role: "r".into(), memory_mb: None, timeout_seconds: None };
+            let create = Create { role: "r".into(), memory_mb: None, timeout_seconds: None, env: Default::default() };
             let asked = Asked {
                 package: "p".into(),
                 bin: "b".into(),

@@ -144,7 +144,7 @@ mod tests {
 
     fn asked(name: &str, create: bool, release: Release) -> Asked {
         let role = "arn:aws:iam::123456789012:role/r".to_owned();
-        let create = create.then_some(Create { role, memory_mb: None, timeout_seconds: None });
+        let create = create.then_some(Create { role, memory_mb: None, timeout_seconds: None, env: Default::default() });
         Asked { package: "p".into(), bin: "b".into(), function: name.parse().expect("a name"), create, release }
     }
 

@@ -64,7 +64,15 @@ fn asked(name: &str, release: Release) -> Asked {
 
 fn creating(name: &str, release: Release) -> Asked {
     let role = format!("arn:aws:iam::{ACCOUNT}:role/r");
-    Asked { create: Some(Create { role, memory_mb: Some(256), timeout_seconds: Some(9) }), ..asked(name, release) }
+    Asked {
+        create: Some(Create {
+            role,
+            memory_mb: Some(256),
+            timeout_seconds: Some(9),
+            env: [("A".to_owned(), "b".to_owned())].into(),
+        }),
+        ..asked(name, release)
+    }
 }
 
 fn to_new(asked: Asked) -> Deployment {
@@ -113,7 +121,7 @@ async fn wire(aws: &FakeLambda) -> Lambda {
 }
 
 async fn deploy_with(aws: &FakeLambda, asked: Asked, patience: &Patience, told: &Told) -> Result<FunctionResult> {
-    let outcomes = deploy::deploy(&wire(aws).await, &[to_new(asked)], patience, &told.session()).await;
+    let outcomes = deploy::deploy(&[(wire(aws).await, to_new(asked))], patience, &told.session()).await;
     deploy::together(outcomes).map(|mut results| results.remove(0))
 }
 
@@ -389,8 +397,8 @@ fn waiting_ends_at_its_limit_and_at_a_signal() {
 
         let told = Told::default();
         let session = told.session();
-        let (lambda, all, patience) = (wire(&aws).await, [to_new(asked("f", Release::Code))], patience());
-        let run = deploy::deploy(&lambda, &all, &patience, &session);
+        let (all, patience) = ([(wire(&aws).await, to_new(asked("f", Release::Code)))], patience());
+        let run = deploy::deploy(&all, &patience, &session);
         let stop = async {
             while told.lines().is_empty() {
                 tokio::task::yield_now().await;
@@ -411,7 +419,8 @@ fn a_function_is_made_once_its_role_is_known_and_used_once_it_is_active() {
         let done = deploy_with(&aws, creating("f", live()), &patience(), &told).await.expect("a function");
         assert_eq!(done, result(Some("1"), Some("live")));
         is_live(&aws, "1");
-        assert_eq!(aws.functions(|functions| functions.get("f").timeout), 9);
+        let made = aws.functions(|functions| functions.get("f").clone());
+        assert_eq!((made.timeout, made.environment), (9, json!({ "A": "b" })));
         let expected = ["CreateFunction f"; 3].into_iter().chain(["PublishVersion f", "CreateAlias f:live"]);
         assert_eq!(aws.changes(), expected.collect::<Vec<_>>());
         assert!(told.lines().contains(&"f None Pending".to_owned()), "{:?}", told.lines());
@@ -440,8 +449,9 @@ fn one_function_that_fails_does_not_hide_the_others() {
         let zip = FakeFunction { package: "Zip", ..old() };
         let arm = FakeFunction { architecture: "arm64".to_owned(), ..old() };
         let aws = FakeLambda::start().with("a", old()).with("b", zip).with("c", old()).with("d", arm);
-        let all = ["a", "b", "c", "d", "e"].map(|name| to_new(asked(name, Release::Version)));
-        let outcomes = deploy::deploy(&wire(&aws).await, &all, &patience(), &Session::silent()).await;
+        let lambda = wire(&aws).await;
+        let all = ["a", "b", "c", "d", "e"].map(|name| (lambda.clone(), to_new(asked(name, Release::Version))));
+        let outcomes = deploy::deploy(&all, &patience(), &Session::silent()).await;
         let told = outcomes.iter().map(|outcome| match outcome {
             Ok(result) => format!("{} {:?}", result.name, result.version),
             Err(problem) => format!("{} ({:?})", problem.message(), problem.exit()),
@@ -461,7 +471,7 @@ fn one_function_that_fails_does_not_hide_the_others() {
 }
 
 async fn preflight_of(aws: &FakeLambda, asked: Asked, told: &Told) -> Result<(), Problem> {
-    preflight(&wire(aws).await, &[(asked, Some(Architecture::Amd64))], &told.session()).await
+    preflight(&[(wire(aws).await, asked, Some(Architecture::Amd64))], &told.session()).await
 }
 
 #[test]
@@ -515,9 +525,8 @@ fn what_would_stop_a_deployment_is_found_by_reading() {
 fn a_plan_reads_only_and_says_what_a_run_would_do() {
     with_keys("a_plan_reads_only_and_says_what_a_run_would_do", async || {
         let aws = FakeLambda::start().with("f", old().published().alias("live", "1"));
-        let lambda = wire(&aws).await;
-        let asked = [(asked("f", live()), Some(Digest::of(b"new")))];
-        let plans = plan::plan(&lambda, &asked, &Session::silent()).await.expect("a plan");
+        let asked = [(wire(&aws).await, asked("f", live()), Some(Digest::of(b"new")))];
+        let plans = plan::plan(&asked, &Session::silent()).await.expect("a plan");
         let expected = json!([{
             "name": "f",
             "alias": "live",
@@ -527,8 +536,8 @@ fn a_plan_reads_only_and_says_what_a_run_would_do() {
         }]);
         assert_eq!(serde_json::to_value(&plans).expect("JSON"), expected);
         assert_eq!(aws.changes(), [] as [&str; 0]);
-        deploy(&aws, asked[0].0.clone()).await.expect("a deployment");
-        let plans = plan::plan(&lambda, &asked, &Session::silent()).await.expect("a plan");
+        deploy(&aws, asked[0].1.clone()).await.expect("a deployment");
+        let plans = plan::plan(&asked, &Session::silent()).await.expect("a plan");
         assert_eq!((&plans[0].steps, &plans[0].current), (&Vec::<FunctionStep>::new(), &plans[0].next));
     });
 }

@@ -11,9 +11,11 @@ pub mod function;
 pub mod reasons;
 pub mod refusal;
 
+use std::collections::BTreeMap;
+
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::config::{Builder, Region};
-use aws_sdk_lambda::types::{AliasRoutingConfiguration, FunctionCode, PackageType};
+use aws_sdk_lambda::types::{AliasRoutingConfiguration, Environment, FunctionCode, PackageType};
 
 use self::function::{Alias, Function, LATEST, Version};
 use self::refusal::{Refusal, Why};
@@ -49,6 +51,8 @@ pub struct NewFunction {
     pub memory_mb: Option<u32>,
     /// Seconds an invocation may take; Lambda's default is 3.
     pub timeout_seconds: Option<u32>,
+    /// Variables of its environment, besides those of the image.
+    pub env: BTreeMap<String, String>,
 }
 
 impl Lambda {
@@ -108,6 +112,8 @@ impl Lambda {
         let request = request.code(code).architectures(architecture).role(&new.role);
         let request = request.set_memory_size(new.memory_mb.map(u32::cast_signed));
         let request = request.set_timeout(new.timeout_seconds.map(u32::cast_signed));
+        let env = new.env.iter().fold(Environment::builder(), |env, (key, value)| env.variables(key, value));
+        let request = if new.env.is_empty() { request } else { request.environment(env.build()) };
         let doing = format!("could not create function `{}` in {}", new.name, self.region);
         match request.send().await {
             Ok(_) => Ok(()),

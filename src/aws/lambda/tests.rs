@@ -143,6 +143,7 @@ async fn a_missing_permission_is_named_for_every_call() {
         role: "r".into(),
         memory_mb: None,
         timeout_seconds: None,
+        env: BTreeMap::new(),
     };
     let told = |operation: &'static str| lambda(vec![(operation, 403, denied())]).0;
     let outcomes = [
@@ -179,6 +180,7 @@ async fn what_is_sent_holds_what_was_seen() {
         role: "r".into(),
         memory_mb: Some(512),
         timeout_seconds: Some(30),
+        env: BTreeMap::from([("A".into(), "b".into())]),
     };
     lambda.create(&new).await.expect("a function");
     assert_eq!(lambda.publish("f", &function).await.expect("a version"), "8");
@@ -192,7 +194,7 @@ async fn what_is_sent_holds_what_was_seen() {
         [
             json!({ "ImageUri": "u@d", "Publish": false, "RevisionId": "r1" }),
             json!({ "FunctionName": "f", "PackageType": "Image", "Code": { "ImageUri": "u@d" }, "Role": "r",
-                    "Architectures": ["arm64"], "MemorySize": 512, "Timeout": 30 }),
+                    "Architectures": ["arm64"], "MemorySize": 512, "Timeout": 30, "Environment": { "Variables": { "A": "b" } } }),
             json!({ "CodeSha256": "c1", "RevisionId": "r1" }),
             json!({ "FunctionVersion": "8", "RevisionId": "a1" }),
             json!({ "FunctionVersion": "8", "RevisionId": "a1", "RoutingConfig": {} }),

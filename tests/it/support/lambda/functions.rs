@@ -17,6 +17,7 @@ pub struct FakeFunction {
     /// Another setting, which makes versions differ.
     pub timeout: u64,
     pub image_config: Value,
+    pub environment: Value,
     pub revision: usize,
     /// By number; the first is 1.
     pub versions: Vec<FakeFunction>,
@@ -75,6 +76,7 @@ impl FakeFunction {
             last_update: Status::of("Successful"),
             timeout: 3,
             image_config: Value::Null,
+            environment: Value::Null,
             revision: 1,
             versions: Vec::new(),
             aliases: BTreeMap::new(),
@@ -199,6 +201,7 @@ impl Functions {
         let image_uri = body["Code"]["ImageUri"].as_str().expect("an image").to_owned();
         let mut function = FakeFunction::of(&image_uri);
         function.architecture = body["Architectures"][0].as_str().expect("an architecture").to_owned();
+        function.environment = body["Environment"]["Variables"].clone();
         function.timeout = body["Timeout"].as_u64().unwrap_or(3);
         let (then, reason) = if self.failure.is_some() { ("Failed", self.failure.clone()) } else { ("Active", None) };
         function.state = Status {
