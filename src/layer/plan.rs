@@ -50,7 +50,8 @@ impl LayerSpec {
 /// Lays packs out in layers on top of a base of `base_layers` layers whose file system is `base`.
 ///
 /// # Errors
-/// When two sources have one path, or one would replace something of the base's that must stay.
+/// When two sources have one path, one would replace something of the base's that must stay, or the base has so many
+/// layers that ours do not fit.
 pub fn plan(packs: Vec<Pack>, base: &Tree, base_layers: usize) -> Result<Vec<LayerSpec>> {
     check_conflicts(&packs)?;
     let mut passed = HashSet::new();
@@ -61,6 +62,14 @@ pub fn plan(packs: Vec<Pack>, base: &Tree, base_layers: usize) -> Result<Vec<Lay
     }
     let mut layers: Vec<_> = packs.into_iter().flat_map(split).collect();
     share_smallest(&mut layers, LAYER_LIMIT.saturating_sub(base_layers).max(1));
+    if base_layers + layers.len() > LAYER_LIMIT {
+        return Err(Problem::refused(format!(
+            "the image would have {} layers, {base_layers} of them the base's; Lambda takes manifests of about \
+             {LAYER_LIMIT}",
+            base_layers + layers.len()
+        ))
+        .help("choose a base of fewer layers, or squash this one: `podman build --squash-all`"));
+    }
     for layer in &mut layers {
         settle(layer, base);
     }
@@ -76,9 +85,10 @@ fn split(pack: Pack) -> Vec<LayerSpec> {
     let (mut large, rest): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.size() >= OWN_LAYER_BYTES);
     large.sort_by(|a, b| a.path_bytes().cmp(b.path_bytes()));
     let alone = rest.is_empty() && large.len() == 1;
+    let top = common_directory(large.iter().chain(&rest));
     let own = |entry: Entry| {
-        let file = entry.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let name = if alone || name == file { name.clone() } else { format!("{name}/{file}") };
+        let below = entry.path.strip_prefix(&top).unwrap_or(&entry.path).to_string_lossy();
+        let name = if alone || name == below { name.clone() } else { format!("{name}/{below}") };
         LayerSpec { name, origin, entries: vec![entry] }
     };
     let mut layers: Vec<_> = large.into_iter().map(own).collect();
@@ -90,6 +100,17 @@ fn split(pack: Pack) -> Vec<LayerSpec> {
         layers.push(LayerSpec { name, origin, entries: rest });
     }
     layers
+}
+
+/// The deepest directory that holds all entries, itself one of them or not: an asset's own, or that of its glob's matches.
+fn common_directory<'a>(entries: impl Iterator<Item = &'a Entry>) -> PathBuf {
+    let directory = |entry: &'a Entry| {
+        if is_directory(entry) { entry.path.as_path() } else { entry.path.parent().unwrap_or(Path::new("")) }
+    };
+    let shared = |one: &'a Path, other: &'a Path| {
+        one.ancestors().find(|ancestor| other.starts_with(ancestor)).unwrap_or(Path::new(""))
+    };
+    entries.map(directory).reduce(shared).unwrap_or(Path::new("")).to_owned()
 }
 
 /// Whether a directory would be missing from the image if only the large files' layers were made.
@@ -237,6 +258,7 @@ mod tests {
     use super::super::entries::{Source, Stat};
     use super::super::facts::{EntryFacts, LayerFacts};
     use super::*;
+    use crate::problem::Exit;
 
     fn file(path: &str, size: u64) -> Entry {
         let stat = Stat { identity: (1, 2), size, modified: (3, 4), changed: (5, 6) };
@@ -294,6 +316,7 @@ mod tests {
             file("var/task/m/small", OWN_LAYER_BYTES - 1),
             file("var/task/m/a.bin", OWN_LAYER_BYTES + 1),
             directory("var/task/m/empty"),
+            file("var/task/m/v2/a.bin", OWN_LAYER_BYTES),
         ];
         let single = vec![file("var/task/db", OWN_LAYER_BYTES)];
         let held = vec![directory("var/task/h"), file("var/task/h/model", OWN_LAYER_BYTES)];
@@ -309,6 +332,7 @@ mod tests {
             [
                 "m/a.bin: var/, var/task/, var/task/m/, var/task/m/a.bin",
                 "m/b.bin: var/, var/task/, var/task/m/, var/task/m/b.bin",
+                "m/v2/a.bin: var/, var/task/, var/task/m/, var/task/m/v2/, var/task/m/v2/a.bin",
                 "m: var/, var/task/, var/task/m/, var/task/m/empty/, var/task/m/small",
                 "db: var/, var/task/, var/task/db",
                 "h/model: var/, var/task/, var/task/h/, var/task/h/model",
@@ -404,6 +428,12 @@ mod tests {
         assert_eq!(own.iter().map(|layer| layer.name.as_str()).next_back(), Some("p092"));
         let expected = "small assets: var/, var/task/, var/task/093, var/task/094, var/task/095, var/task/096";
         assert_eq!(laid_out(std::slice::from_ref(shared)), [expected]);
-        assert_eq!(plan(packs(3), &Tree::default(), 200).expect("a plan").len(), 2, "the binary never shares");
+        assert_eq!(plan(packs(3), &Tree::default(), 98).expect("a plan").len(), 2, "the binary never shares");
+        for base_layers in [99, 200] {
+            let problem = plan(packs(3), &Tree::default(), base_layers).expect_err("too many");
+            assert_eq!(problem.exit(), Exit::Refused);
+            assert!(problem.message().contains(&format!("{} layers", base_layers + 2)), "{problem}");
+            assert!(problem.next_step().is_some());
+        }
     }
 }
