@@ -12,6 +12,7 @@ mod deploy;
 mod ecr;
 mod emulator;
 mod enduring;
+mod functions;
 mod hostile;
 mod levels;
 mod login;

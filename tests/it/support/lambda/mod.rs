@@ -94,8 +94,13 @@ impl FakeLambda {
 
     /// Does `twist` to those calls of `operation` that are counted by `times`.
     pub fn twist(self, operation: &'static str, times: Range<usize>, twist: Twist) -> Self {
-        self.shared().rules.push(Rule { operation, times, seen: 0, twist });
+        self.add(operation, times, twist);
         self
+    }
+
+    /// The same, later.
+    pub fn add(&self, operation: &'static str, times: Range<usize>, twist: Twist) {
+        self.shared().rules.push(Rule { operation, times, seen: 0, twist });
     }
 
     /// Nothing is twisted any more.
