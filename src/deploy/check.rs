@@ -49,26 +49,36 @@ pub fn region(function: &FunctionName, host: &RegistryHost) -> Result<()> {
     }
 }
 
-/// Looks at every function before slow work. `architecture` of an image is given once it is known.
+/// Looks at every function before slow work, and returns those that are there. The architecture of an image is given if
+/// it is known already; else [`suits`] has its say later.
 ///
 /// # Errors
 /// All that is wrong with any of them.
-pub async fn preflight(asked: &[(Lambda, Asked, Option<Architecture>)], session: &Session) -> Result<()> {
+pub async fn preflight(
+    asked: &[(Lambda, Asked, Option<Architecture>)],
+    session: &Session,
+) -> Result<Vec<Option<Function>>> {
     let all = asked.iter().map(async |(lambda, asked, architecture)| {
         let found = lambda.function(&asked.function.for_api(), None).await.map_err(|refusal| refusal.problem)?;
         let Some(function) = found else {
-            return asked.create.as_ref().map(|_| ()).ok_or_else(|| missing(&asked.function, lambda.region()));
+            return match asked.create {
+                Some(_) => Ok(None),
+                None => Err(missing(&asked.function, lambda.region())),
+            };
         };
         suits(&asked.function, &function, *architecture)?;
         warn_of_overrides(&asked.function, &function, lambda.region(), session);
-        Ok(())
+        Ok(Some(function))
     });
     let outcomes = stream::iter(all).buffered(AT_ONCE).collect().await;
-    super::together(outcomes).map(|_| ())
+    super::together(outcomes)
 }
 
 /// Whether a function can run an image of this architecture.
-pub(super) fn suits(name: &FunctionName, function: &Function, image: Option<Architecture>) -> Result<()> {
+///
+/// # Errors
+/// When it cannot, with the way on.
+pub fn suits(name: &FunctionName, function: &Function, image: Option<Architecture>) -> Result<()> {
     if function.package == Package::Zip {
         let role = function.role.as_deref().unwrap_or("ROLE");
         return Err(Problem::failed(format!("function `{name}` runs an archive, and Lambda cannot give it an image"))

@@ -129,6 +129,8 @@ pub struct Patience {
     pub max_delay: Duration,
     /// For a role to become known to Lambda: IAM says minutes, and a wrong role is never known.
     pub role: Duration,
+    /// For an image, or the permission to read it, to become known to Lambda.
+    pub image: Duration,
     /// Between two lines that say that this waits.
     pub told_every: Duration,
 }
@@ -140,6 +142,7 @@ impl Default for Patience {
             first_delay: Duration::from_millis(250),
             max_delay: Duration::from_secs(5),
             role: Duration::from_secs(2 * 60),
+            image: Duration::from_secs(20),
             told_every: Duration::from_secs(15),
         }
     }

@@ -47,7 +47,7 @@ impl From<Problem> for Stop {
 impl From<Refusal> for Stop {
     fn from(refusal: Refusal) -> Self {
         match refusal.why {
-            Why::Conflict | Why::Changed | Why::Passing | Why::RoleUnknown => Self::Again(refusal),
+            Why::Conflict | Why::Changed | Why::Passing | Why::RoleUnknown | Why::ImageUnknown => Self::Again(refusal),
             Why::Absent | Why::Other => Self::Failed(refusal.problem),
         }
     }

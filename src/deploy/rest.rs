@@ -118,11 +118,18 @@ pub(super) struct Tries {
     max_delay: Duration,
     changes: usize,
     role_unknown_since: Option<Instant>,
+    image_unknown_since: Option<Instant>,
 }
 
 impl Tries {
     pub(super) fn new(patience: &Patience) -> Self {
-        Self { delays: delays(patience), max_delay: patience.max_delay, changes: 0, role_unknown_since: None }
+        Self {
+            delays: delays(patience),
+            max_delay: patience.max_delay,
+            changes: 0,
+            role_unknown_since: None,
+            image_unknown_since: None,
+        }
     }
 
     /// Waits before another pass, or returns the problem if there is to be none.
@@ -135,6 +142,10 @@ impl Tries {
             Why::RoleUnknown => {
                 let since = *self.role_unknown_since.get_or_insert_with(Instant::now);
                 since.elapsed() >= work.patience.role
+            }
+            Why::ImageUnknown => {
+                let since = *self.image_unknown_since.get_or_insert_with(Instant::now);
+                since.elapsed() >= work.patience.image
             }
             Why::Conflict | Why::Passing => false,
             Why::Absent | Why::Other => true,

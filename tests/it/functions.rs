@@ -151,9 +151,14 @@ fn what_a_function_cannot_run_is_told_before_anything_is_compiled() {
         assert!(!outcome.stderr.contains("Compiling"), "{}", outcome.stderr);
     }
     assert_eq!(cloud.lambda.changes(), [] as [&str; 0]);
-    // Without a word of the architecture, the binary's own is compared: before anything is sent, in this case.
+    // Without a word of the architecture, the binary's own is compared, before anything is sent.
     let project = app();
     project.write_program("app", ARM64);
+    cloud.lambda.functions(|functions| drop(functions.all.insert("f".to_owned(), old())));
+    let outcome = push(&cloud, &project).args(["--function", "f"]).run();
+    assert_eq!(outcome.code, 3, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("the image is for arm64, but function `f` runs on x86_64"), "{}", outcome.stderr);
+    assert!(cloud.registry.log().iter().all(|request| !request.starts_with("P")), "{:?}", cloud.registry.log());
     let outcome = push(&cloud, &project).args(["--function", "zip", "--no-function"]).run();
     assert_eq!(outcome.code, 2, "one or the other: {}", outcome.stderr);
 }

@@ -28,6 +28,9 @@ pub enum Why {
     Passing,
     /// The role is not known to Lambda yet, as it is for some time after it was made.
     RoleUnknown,
+    /// The image or its repository is not known to Lambda yet, or it may not read it yet, as it is for some seconds
+    /// after these were made.
+    ImageUnknown,
     /// All else.
     Other,
 }
@@ -53,6 +56,7 @@ impl Refusal {
             "InvalidParameterValueException" if message.contains("is different from current CodeSHA256") => {
                 Why::Changed
             }
+            _ if is_image_unknown(&message) => Why::ImageUnknown,
             _ if status.is_some_and(|status| status >= 500) => Why::Passing,
             _ => Why::Other,
         };
@@ -72,6 +76,13 @@ fn is_role_unknown(message: &str) -> bool {
         || message.contains("role validation failed")
         || message.contains("invalid for creategrant")
         || message.contains("execution role does not have permissions")
+}
+
+/// What Lambda says of images and repositories' policies that are only just there, or not at all.
+fn is_image_unknown(message: &str) -> bool {
+    let message = message.to_lowercase();
+    message.contains("does not have permission to access the ecr image")
+        || (message.contains("source image") && message.contains("does not exist"))
 }
 
 /// The next step, where Lambda's sentence tells it better than its code.

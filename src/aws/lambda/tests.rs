@@ -117,6 +117,8 @@ async fn refusals_are_sorted_by_what_comes_next() {
             Why::Changed,
         ),
         (400, "InvalidParameterValueException", "Source image a is not valid.", Why::Other),
+        (400, "InvalidParameterValueException", "Source image a does not exist.", Why::ImageUnknown),
+        (403, "AccessDeniedException", "Lambda does not have permission to access the ECR image.", Why::ImageUnknown),
         (403, "AccessDeniedException", "not authorized to perform: lambda:UpdateFunctionCode", Why::Other),
     ] {
         let (lambda, _) = lambda(vec![(url, status, refusal(code, message))]);

@@ -8,6 +8,7 @@ use super::target::Reached;
 use crate::aws::Access;
 use crate::aws::ecr::host::RegistryHost;
 use crate::aws::lambda::Lambda;
+use crate::aws::lambda::function::Function;
 use crate::config::Destination;
 use crate::deploy::{self, Asked, Deployment, Patience, check, plan};
 use crate::event::{FunctionResult, ImageResult, Session};
@@ -22,6 +23,8 @@ pub(super) struct Functions<'a> {
     destinations: &'a [Destination],
     /// In the order of the destinations; absent where there are none.
     places: Vec<Option<Place>>,
+    /// Each function as it was found, in the order of [`Functions::each`]; absent where it is to be made.
+    found: Vec<Option<Function>>,
 }
 
 #[derive(Clone)]
@@ -68,14 +71,14 @@ impl<'a> Functions<'a> {
             known.insert(key, lambda.clone());
             places.push(Some(Place { lambda, repository: format!("{host}/{}", reached.target.repository) }));
         }
-        let functions = Self { destinations, places };
+        let mut functions = Self { destinations, places, found: Vec::new() };
         let all: Vec<_> = functions
             .each()
             .map(|(index, place, asked)| {
                 (place.lambda.clone(), asked.clone(), architectures.get(index).copied().flatten())
             })
             .collect();
-        deploy::check::preflight(&all, session).await?;
+        functions.found = check::preflight(&all, session).await?;
         Ok(functions)
     }
 
@@ -86,6 +89,19 @@ impl<'a> Functions<'a> {
         placed.flat_map(|(index, place, destination)| {
             destination.functions.iter().map(move |asked| (index, place, asked))
         })
+    }
+
+    /// Compares the images' architectures, now that all are known, with those of the functions.
+    ///
+    /// # Errors
+    /// All that disagree.
+    pub(super) fn compare(&self, architectures: &[Architecture]) -> Result<()> {
+        let pairs = self.each().zip(&self.found);
+        let outcomes = pairs.map(|((index, _, asked), found)| match (found, architectures.get(index)) {
+            (Some(function), Some(architecture)) => check::suits(&asked.function, function, Some(*architecture)),
+            _ => Ok(()),
+        });
+        deploy::together(outcomes.collect()).map(|_| ())
     }
 
     /// Tells what would be done; `digests` of the images are given where they are known before these are made.

@@ -81,6 +81,7 @@ async fn built(
     let store = open(build.store.clone(), session).await?;
     let drafting = Drafting { request: build, base_bytes: BaseBytes::Left, logins: &logins, store: &store, session };
     let drafts = drafting.drafts(binaries).await?;
+    functions.compare(&drafts.iter().map(|draft| draft.architecture).collect::<Vec<_>>())?;
     let (mut pushed_images, mut digests) = (Vec::new(), Vec::new());
     for ((draft, destination), reached) in drafts.iter().zip(destinations).zip(&reached) {
         let (package, bin) = (draft.request.package.as_str(), draft.request.bin.as_str());
