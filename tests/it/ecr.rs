@@ -48,7 +48,7 @@ fn from_the_public_base_into_an_account_by_real_names_and_it_answers() {
     let again = &again.messages("image-pushed")[0];
     assert_eq!((&again["digest"], &again["sent_bytes"]), (&pushed["digest"], &json!(0)));
     assert_eq!(cloud.registry.received(), before);
-    cloud.assert_it_answers("shop/hello", "v1");
+    cloud.assert_it_answers("shop/hello", ":v1");
     drop(cloud.bases);
 }
 

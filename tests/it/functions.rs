@@ -80,7 +80,7 @@ fn from_a_workspace_to_live_functions_by_real_names_and_they_answer() {
         assert_eq!((&function.image_uri, function.aliases["live"].version.as_str()), (&uri, version));
         let result = json(&project.store().join(format!("{name}.json")));
         assert_eq!(result["functions"], json!([{ "name": name, "version": version, "alias": "live" }]));
-        cloud.assert_it_answers_at(&format!("shop/{name}"), &format!("@{digest}"));
+        cloud.assert_it_answers(&format!("shop/{name}"), &format!("@{digest}"));
     }
     assert!(cloud.proxy.requests().contains(&format!("CONNECT {LAMBDA}")));
 

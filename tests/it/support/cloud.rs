@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::docker_registry::DockerRegistry;
@@ -62,22 +62,21 @@ impl Cloud {
     }
 
     /// Asks the function in a repository for a word it knows.
-    pub fn assert_it_answers(&self, repository: &str, tag: &str) {
-        self.assert_it_answers_at(repository, &format!(":{tag}"));
+    pub fn assert_it_answers(&self, repository: &str, reference: &str) {
+        let known = self.invoke(repository, reference, &json!({"word": "keel"}));
+        assert_eq!(known, json!({"word": "keel", "meaning": "the backbone of a hull, along its bottom"}));
     }
 
-    /// The same of an image that is named by tag or digest, with the mark before it.
-    pub fn assert_it_answers_at(&self, repository: &str, reference: &str) {
+    /// Pulls an image, named by `:tag` or `@digest`, and runs it under Lambda's emulator for one event.
+    pub fn invoke(&self, repository: &str, reference: &str, event: &Value) -> Value {
         let directory = TempDir::new().expect("a temporary directory");
         let layout = directory.path().join("pulled");
         let mut skopeo = Command::new(tool("skopeo"));
         skopeo.args(["copy", "--src-tls-verify=false", "--src-creds", &format!("AWS:{PASSWORD}")]);
         skopeo.arg(format!("docker://{}/{repository}{reference}", self.registry.address));
-        succeed(skopeo.arg(format!("oci:{}:hello", layout.display())));
+        succeed(skopeo.arg(format!("oci:{}:function", layout.display())));
         let podman = Podman::new();
-        let image = podman.pull(&layout, "hello");
-        let function = Function::start(&podman, &image, Emulator::OfBase);
-        let known = function.invoke(&json!({"word": "keel"}));
-        assert_eq!(known, json!({"word": "keel", "meaning": "the backbone of a hull, along its bottom"}));
+        let image = podman.pull(&layout, "function");
+        Function::start(&podman, &image, Emulator::OfBase).invoke(event)
     }
 }
