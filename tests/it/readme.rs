@@ -1,15 +1,20 @@
 //! The README's commands do what it says, as they are pasted.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
+use cargo_lambda_image::aws::ecr::host::RegistryHost;
+use cargo_lambda_image::deploy::policy::{Wanted, policy};
+use cargo_lambda_image::deploy::{Asked, Create, Release};
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::support::cloud::{Cloud, KEYS, REGION};
 use crate::support::hello::{layout, testdata};
+use crate::support::moto::ACCOUNT;
 use crate::support::program::{blob, json};
 use crate::support::tools::{succeed, target_directory};
 
@@ -100,4 +105,37 @@ fn the_way_from_cargo_new_to_a_live_function_is_as_it_is_pasted() {
     assert_eq!(cloud.lambda.changes(), [] as [&str; 0], "there is nothing to do");
     let (_, digest) = first.trim_end().split_once('@').expect("a digest");
     assert_eq!(cloud.invoke("words", &format!("@{digest}"), &json!({})), json!({ "words": 3 }));
+}
+
+#[test]
+fn every_action_of_a_policy_is_in_the_table_and_no_other() {
+    let registry = RegistryHost::of(ACCOUNT, REGION).expect("a registry");
+    let wanted = Wanted {
+        registry: registry.clone(),
+        repositories: vec!["a".to_owned()],
+        create_repository: true,
+        bases: vec![(registry, "base".to_owned())],
+    };
+    let create = Create {
+        role: "arn".to_owned(),
+        memory_mb: None,
+        timeout_seconds: None,
+        env: std::collections::BTreeMap::new(),
+    };
+    let asked = Asked {
+        package: "a".to_owned(),
+        bin: "a".to_owned(),
+        function: "f".parse().expect("a name"),
+        create: Some(create),
+        release: Release::Alias("live".to_owned()),
+    };
+    let words = |text: &str, mark: char| -> BTreeSet<String> {
+        let words = text.split(mark).filter(|word| ["ecr:", "lambda:", "iam:"].iter().any(|it| word.starts_with(it)));
+        words.filter(|word| !word.contains(' ')).map(str::to_owned).collect()
+    };
+    let printed = words(&policy(&wanted, &[asked]), '"');
+    let (mut told, text) = (BTreeSet::new(), fs::read_to_string(repository().join("README.md")).expect("a README"));
+    let (_, rest) = text.split_once("\n## What AWS must allow\n").expect("the section");
+    told.extend(words(rest.split("\n## ").next().unwrap_or_default(), '`'));
+    assert_eq!(told, printed.into_iter().filter(|word| word != "iam:PassedToService").collect());
 }
