@@ -83,6 +83,10 @@ async fn execute(command: Command, environment: &Environment, session: &Session)
             let request = config::push_request(&typed, environment, session)?;
             commands::push::run(request, session).await
         }
+        Command::IamPolicy(typed) => {
+            let request = config::push_request(&typed, environment, session)?;
+            commands::policy::run(request, session).await
+        }
     }
 }
 

@@ -10,6 +10,8 @@
 )]
 
 pub mod check;
+mod functions;
+mod push;
 pub mod values;
 
 use std::ffi::{OsStr, OsString};
@@ -17,6 +19,8 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub use functions::FunctionArgs;
+pub use push::{DestinationArgs, PushArgs};
 use values::{AssetArg, ColorArg, EntrypointArg, EnvArg, FormatArg, JobsArg, MessageFormatArg, OutputArg};
 
 const SELECTION: &str = "Package Selection";
@@ -25,8 +29,6 @@ const COMPILATION: &str = "Compilation Options";
 const MANIFEST: &str = "Manifest Options";
 const IMAGE: &str = "Image Options";
 const OUTPUT: &str = "Output Options";
-const PUSH: &str = "Push Options";
-const AWS: &str = "AWS Options";
 
 /// Everything typed.
 #[derive(Debug, Parser)]
@@ -58,13 +60,21 @@ pub enum Command {
     #[command(after_help = BUILD_EXAMPLES)]
     Build(Box<BuildArgs>),
 
-    /// Bring an image into a registry, Amazon ECR above all
+    /// Bring an image into a registry, Amazon ECR above all, and functions to the image
     ///
     /// Compiles and stacks as `build` does, and sends to the repository only what it lacks: base layers straight from their
     /// registry, assets straight from their files, nothing kept on disk. The tags are moved last, once everything is
-    /// confirmed. Prints HOST/REPOSITORY@sha256:... for each image.
+    /// confirmed. Then each function is brought to the image, and a version and an alias to it where they were asked for.
+    /// Prints HOST/REPOSITORY@sha256:... for each image.
     #[command(after_help = PUSH_EXAMPLES, mut_arg("output", |output| output.hide(true)))]
     Push(Box<PushArgs>),
+
+    /// Print the smallest IAM policy for a push
+    ///
+    /// Takes the flags of `push`, and the configuration as `push` does. Prints the policy as JSON that lets a caller do all
+    /// that this very push may need to do, and nothing else. Nothing is compiled, built or sent.
+    #[command(after_help = POLICY_EXAMPLES, mut_arg("output", |output| output.hide(true)))]
+    IamPolicy(Box<PushArgs>),
 }
 
 const BUILD_EXAMPLES: &str = "\
@@ -83,9 +93,16 @@ Every flag can be set by an environment variable, CARGO_LAMBDA_IMAGE_<FLAG>, and
 
 Examples:
   cargo lambda-image push --repository shop/thumbnailer --create-repository
+  cargo lambda-image push --repository shop/thumbnailer --function thumbnailer --alias live
   cargo lambda-image push --repository shop/{bin} --tag v{version} --dry-run
   cargo lambda-image push --repository localhost:5000/thumbnailer --asset models/
   cargo lambda-image push --repository ghcr.io/shop/thumbnailer --image oci-archive:thumbnailer.tar";
+
+const POLICY_EXAMPLES: &str = "\
+Examples:
+  cargo lambda-image iam-policy --repository shop/thumbnailer --function thumbnailer --alias live
+  cargo lambda-image iam-policy --repository shop/thumbnailer --create-repository \\
+      --create-function --role arn:aws:iam::123456789012:role/thumbnailer";
 
 /// A parser of strings that obey a rule.
 fn checked(rule: fn(&str) -> Result<(), String>) -> impl Fn(&str) -> Result<String, String> + Clone {
@@ -112,83 +129,6 @@ pub struct BuildArgs {
     #[command(flatten)]
     pub manifest: ManifestArgs,
 }
-
-/// What `push` can be told.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-pub struct PushArgs {
-    /// Everything `build` can be told.
-    #[command(flatten)]
-    pub build: BuildArgs,
-    /// Where images go.
-    #[command(flatten)]
-    pub destination: DestinationArgs,
-}
-
-/// Where `push` brings an image, and how.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-#[command(next_help_heading = PUSH)]
-pub struct DestinationArgs {
-    /// Repository of ECR in the account and region, or HOST/PATH; {bin}, {package} and {version} are filled in
-    #[arg(long, value_name = "NAME", value_parser = checked(check::repository))]
-    pub repository: Option<String>,
-
-    /// Create the repository of ECR if it is not there, scanned on push and readable by Lambda
-    #[arg(long)]
-    pub create_repository: bool,
-
-    /// Tag of the image [repeatable]; {bin}, {package} and {version} are filled in
-    #[arg(long, value_name = "TAG", value_parser = checked(check::tag))]
-    pub tag: Vec<String>,
-
-    /// Leave out the tag `{bin}-<digest>`, by which an image stays tagged when the others move on
-    #[arg(long)]
-    pub no_digest_tag: bool,
-
-    /// Push this image instead of building one: oci:DIR[:ref], oci-archive:FILE, docker-archive:FILE or a registry's
-    #[arg(long, value_name = "REF", value_parser = checked(check::base), conflicts_with_all = NOT_WITH_AN_IMAGE)]
-    pub image: Option<String>,
-
-    /// Show what would be done for each layer, and write nothing anywhere
-    #[arg(long)]
-    pub dry_run: bool,
-
-    /// Speak plain http to a registry that is not on this machine
-    #[arg(long)]
-    pub insecure: bool,
-
-    /// AWS region of the repository [default: AWS's own configuration]
-    #[arg(long, value_name = "REGION", value_parser = checked(check::word), help_heading = AWS)]
-    pub region: Option<String>,
-
-    /// Profile of AWS's configuration
-    #[arg(long, value_name = "NAME", value_parser = checked(check::word), help_heading = AWS)]
-    pub aws_profile: Option<String>,
-
-    /// Endpoint for AWS's services
-    #[arg(long, value_name = "URL", value_parser = checked(check::word), help_heading = AWS)]
-    pub endpoint_url: Option<String>,
-}
-
-/// The ids of flags that say what an image is made of, and would be ignored for one that is there.
-const NOT_WITH_AN_IMAGE: [&str; 17] = [
-    "binary_path",
-    "no_binary",
-    "features",
-    "all_features",
-    "no_default_features",
-    "release",
-    "dev",
-    "profile",
-    "cargo_build",
-    "target",
-    "base",
-    "asset",
-    "handler",
-    "env",
-    "entrypoint",
-    "working_directory",
-    "format",
-];
 
 /// Which binaries become images.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
@@ -423,7 +363,7 @@ impl Command {
     pub fn talk(&self) -> &TalkArgs {
         match self {
             Self::Build(build) => &build.talk,
-            Self::Push(push) => &push.build.talk,
+            Self::Push(push) | Self::IamPolicy(push) => &push.build.talk,
         }
     }
 }

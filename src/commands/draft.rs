@@ -69,7 +69,7 @@ pub(super) struct Draft {
     pub base: Base,
     pub base_layers: Vec<Layer>,
     pub specs: Vec<LayerSpec>,
-    architecture: Architecture,
+    pub architecture: Architecture,
     placement: Placement,
 }
 

@@ -5,6 +5,7 @@
 pub mod build;
 mod draft;
 mod login;
+pub mod policy;
 pub mod push;
 
 use crate::problem::{Problem, Result};

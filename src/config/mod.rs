@@ -2,9 +2,11 @@
 //!
 //! Contradictions are refused here, so that nothing below has to wonder whether the user set a thing.
 
+mod cargo_lambda;
 mod compile;
 mod destination;
 mod environment;
+mod functions;
 mod metadata;
 mod project;
 mod push;

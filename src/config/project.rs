@@ -14,6 +14,7 @@ use crate::event::Session;
 use crate::problem::{Exit, IoContext, Problem, Result};
 
 use super::BinarySource;
+use super::cargo_lambda::CargoLambda;
 use super::environment::Environment;
 use super::metadata::{self, Place};
 use super::select;
@@ -48,6 +49,8 @@ pub(super) struct Selected {
     pub source: BinarySource,
     /// The tables that apply, merged.
     pub settings: Settings,
+    /// What another tool's table says of the function.
+    pub cargo_lambda: CargoLambda,
 }
 
 /// Finds the project that `args` mean.
@@ -182,6 +185,7 @@ fn without_cargo(args: &BuildArgs, environment: &Environment, session: &Session)
             bin: project,
             source,
             settings,
+            cargo_lambda: CargoLambda::default(),
         }],
     })
 }
@@ -229,6 +233,7 @@ fn selected(package: &Package, bin: String, source: BinarySource, settings: Sett
         package: package.name.to_string(),
         package_id: Some(package.id.repr.clone()),
         version: Some(package.version.to_string()),
+        cargo_lambda: CargoLambda::read(&package.metadata, &bin),
         bin,
         source,
         settings,

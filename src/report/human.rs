@@ -11,7 +11,7 @@ use indicatif::ProgressBar;
 
 use super::progress::Bars;
 use super::screen::Screen;
-use super::{Look, table};
+use super::{Look, functions, table};
 use crate::event::{Event, ImageResult, PushPlan, PushResult, PushStep, PushedLayer, TaskId, TaskKind, TaskOutcome};
 use crate::problem::{Exit, Problem};
 use crate::units;
@@ -95,6 +95,17 @@ impl Talk {
             Event::LayerPushed { layer, .. } if self.verbose => {
                 let PushedLayer { name, digest, size, step } = layer;
                 self.status(NOTE, "Confirmed", &format!("{name}: {digest}, {}, {step}", units::size(*size)));
+            }
+            Event::FunctionStarted { name, step, what } => {
+                let (verb, message) = functions::started(name, *step, what);
+                self.status(GOOD, verb, &message);
+            }
+            Event::FunctionWaiting { name, version, doing, elapsed, limit } => {
+                self.status(NOTE, "Waiting", &functions::waiting(name, *version, doing, *elapsed, *limit));
+            }
+            Event::FunctionUpdated { function, .. } => {
+                let (verb, message) = functions::updated(function);
+                self.status(GOOD, verb, &message);
             }
             Event::Waiting { what } => self.status(NOTE, "Waiting", &format!("for {what}")),
             Event::Warning { message, help } => self.labelled(WARNING, "warning", message, *help),
@@ -277,7 +288,7 @@ fn done(name: &str, bytes: u64, elapsed: Duration) -> String {
 }
 
 /// A duration as Cargo writes it: `0.06s`, `1m 02s`.
-fn duration(duration: Duration) -> String {
+pub(super) fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     if seconds >= 60 {
         format!("{}m {:02}s", seconds / 60, seconds % 60)

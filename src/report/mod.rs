@@ -3,6 +3,7 @@
 //! stdout carries data only, stderr is talk for people. It knows facts ([`Event`]), not the engines that tell them,
 //! and it never reads configuration: whoever starts the program hands it [`Settings`].
 
+mod functions;
 mod human;
 mod json;
 mod progress;
@@ -218,6 +219,8 @@ impl Reporter for Report {
             (Format::Human, Event::PushPlanned { plan, dry_run: true, .. }) => {
                 self.line(table::planned(plan).trim_end())
             }
+            (Format::Human, Event::FunctionPlanned { plan, .. }) => self.line(functions::planned(plan).trim_end()),
+            (Format::Human, Event::PolicyTold { policy }) => self.line(policy),
             (Format::Human, _) => {}
             (Format::Json, Event::CargoMessage { line }) => self.line(line.trim_end()),
             (Format::Json, event) => {

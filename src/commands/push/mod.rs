@@ -2,23 +2,27 @@
 //!
 //! - `target`: the repository, found or created, and the login for it;
 //! - `existing`: an image that is there already;
+//! - `functions`: what runs the images, once all are pushed;
 //! - here: our own images, whose layers go from their files into requests.
 //!
 //! Repository and credentials come before anything slow: who may not push should not compile first.
 
 mod existing;
+mod functions;
 mod target;
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
+use self::functions::{Functions, Pushed};
 use self::target::Reached;
 use super::draft::{self, BaseBytes, Draft, Drafting};
 use super::login::Logins;
 use super::{blocking, build};
+use crate::aws::ecr::host::RegistryHost;
 use crate::base::Base;
 use crate::config::{BuildRequest, Destination, PushRequest, PushSource};
 use crate::event::{Event, ImageResult, PushResult, Session};
@@ -26,7 +30,7 @@ use crate::image::Image;
 use crate::image::result as result_file;
 use crate::layer::plan::LayerSpec;
 use crate::layer::{Layer, Pipeline, gzip, tarball};
-use crate::oci::{Descriptor, media_type};
+use crate::oci::{Descriptor, Digest, Reference, media_type};
 use crate::problem::{Problem, Result};
 use crate::publish::supply::{self, Cell};
 use crate::publish::{self, LayerToPush, Supply, Target};
@@ -38,12 +42,12 @@ use crate::store::Store;
 /// Whatever stops it; images already pushed stay pushed, and tags of the others stay where they were.
 pub async fn run(request: PushRequest, session: &Session) -> Result<()> {
     let started = Instant::now();
-    let PushRequest { source, destinations, dry_run } = request;
+    let PushRequest { source, destinations, dry_run, wait } = request;
     match source {
-        PushSource::Built(build) => built(&build, &destinations, dry_run, session).await?,
+        PushSource::Built(build) => built(&build, &destinations, dry_run, wait, session).await?,
         PushSource::Existing(image) => {
             let destination = destinations.first().ok_or_else(|| Problem::usage("there is no destination"))?;
-            existing::push(&image, destination, dry_run, session).await?;
+            existing::push(&image, destination, dry_run, wait, session).await?;
         }
     }
     session.emit(&Event::Finished { elapsed: started.elapsed() });
@@ -61,22 +65,45 @@ struct Pushing<'a> {
     session: &'a Session,
 }
 
-async fn built(build: &BuildRequest, destinations: &[Destination], dry_run: bool, session: &Session) -> Result<()> {
+async fn built(
+    build: &BuildRequest,
+    destinations: &[Destination],
+    dry_run: bool,
+    wait: Option<Duration>,
+    session: &Session,
+) -> Result<()> {
     build::refuse_early(build)?;
     let logins = Logins::new(destinations.first().map(|first| first.aws.clone()).unwrap_or_default());
     let reached = reach(destinations, dry_run, &logins, session).await?;
+    let architectures: Vec<_> = build.images.iter().map(|image| image.architecture).collect();
+    let functions = Functions::prepare(destinations, &reached, &architectures, session).await?;
     let binaries = draft::binaries(build, session).await?;
     let store = open(build.store.clone(), session).await?;
     let drafting = Drafting { request: build, base_bytes: BaseBytes::Left, logins: &logins, store: &store, session };
     let drafts = drafting.drafts(binaries).await?;
+    functions.compare(&drafts.iter().map(|draft| draft.architecture).collect::<Vec<_>>())?;
+    let (mut pushed_images, mut digests) = (Vec::new(), Vec::new());
     for ((draft, destination), reached) in drafts.iter().zip(destinations).zip(&reached) {
         let (package, bin) = (draft.request.package.as_str(), draft.request.bin.as_str());
         let pushing = Pushing { package, bin, destination, reached, dry_run, store: &store, session };
         let pushed = push(build, draft, &pushing).await;
         let context = |problem: Problem| problem.context(format!("could not push image `{bin}`"));
-        if drafts.len() > 1 { pushed.map_err(context)? } else { pushed? }
+        match if drafts.len() > 1 { pushed.map_err(context)? } else { pushed? } {
+            Outcome::Pushed(image) => pushed_images.push(image),
+            Outcome::Planned(digest) => digests.push(digest),
+        }
     }
-    Ok(())
+    match dry_run {
+        true => functions.plan(&digests, session).await,
+        false => functions.deploy(&pushed_images, wait, &store, session).await,
+    }
+}
+
+/// What became of an image.
+enum Outcome {
+    Pushed(Pushed),
+    /// Nothing; its digest, if that is known before it is made.
+    Planned(Option<Digest>),
 }
 
 /// The target of each destination; a repository that several share is looked for once.
@@ -106,7 +133,7 @@ async fn open(root: std::path::PathBuf, session: &Session) -> Result<Arc<Store>>
 }
 
 /// Pushes one image of ours.
-async fn push(build: &BuildRequest, draft: &Draft, pushing: &Pushing<'_>) -> Result<()> {
+async fn push(build: &BuildRequest, draft: &Draft, pushing: &Pushing<'_>) -> Result<Outcome> {
     let (store, session) = (pushing.store, pushing.session);
     let pipeline = Arc::new(Pipeline::new(build.threads, draft.request.compression_level));
     let (mut layers, mut made) = (Vec::new(), Vec::new());
@@ -135,8 +162,12 @@ async fn push(build: &BuildRequest, draft: &Draft, pushing: &Pushing<'_>) -> Res
     }
     let all = || made.iter().map(Made::layer).collect::<Result<Vec<_>>>();
     let compose = || draft.compose(&all()?, build.source_date_epoch);
-    let Some((image, push)) = send(&layers, compose, pushing).await? else { return Ok(()) };
-    conclude(draft.result(&image, &all()?), &push, pushing)
+    let Some((image, push)) = send(&layers, compose, pushing).await? else {
+        let known = all().ok().map(|layers| draft.compose(&layers, build.source_date_epoch)).transpose()?;
+        return Ok(Outcome::Planned(known.map(|image| image.digest())));
+    };
+    let result = conclude(draft.result(&image, &all()?), &push, pushing)?;
+    Ok(Outcome::Pushed(Pushed { result, architecture: image.architecture }))
 }
 
 /// A layer of ours, which may still have to be made.
@@ -228,10 +259,17 @@ async fn send(
 }
 
 /// Writes down and tells what was pushed.
-fn conclude(mut result: ImageResult, push: &PushResult, pushing: &Pushing<'_>) -> Result<()> {
+fn conclude(mut result: ImageResult, push: &PushResult, pushing: &Pushing<'_>) -> Result<ImageResult> {
     result.image_uri = Some(push.image_uri.clone());
     result.tags.clone_from(&push.tags);
     let result = result_file::write(pushing.store, &result)?;
     pushing.session.emit(&Event::ImagePushed { image: &result, push });
-    Ok(())
+    Ok(result)
+}
+
+/// The registry and the repository of a base in ECR.
+pub(super) fn base_in_ecr(reference: &str) -> Option<(RegistryHost, String)> {
+    let (host, _) = reference.split_once('/')?;
+    let reference: Reference = reference.parse().ok()?;
+    Some((RegistryHost::parse(host)?, reference.repository().to_owned()))
 }

@@ -34,6 +34,11 @@ impl Program {
         Self::of("push", directory)
     }
 
+    /// `cargo-lambda-image iam-policy`, run in `directory`.
+    pub fn policy(directory: &Path) -> Self {
+        Self::of("iam-policy", directory)
+    }
+
     fn of(subcommand: &str, directory: &Path) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cargo-lambda-image"));
         command.arg(subcommand).current_dir(directory).env_clear();
