@@ -42,6 +42,8 @@ pub struct BaseRequest {
     pub directory: PathBuf,
     /// The architecture of the image to be built.
     pub architecture: Architecture,
+    /// The digest of the platform's manifest, where the lock says it: what the tag means now is not asked then.
+    pub pinned: Option<Digest>,
     /// No network.
     pub offline: bool,
     /// Look at no record and no stored layer.

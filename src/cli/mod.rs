@@ -55,7 +55,26 @@ pub enum Command {
     /// digest of each image.
     #[command(after_help = BUILD_EXAMPLES)]
     Build(Box<BuildArgs>),
+
+    /// Renew what lambda-image.lock says
+    ///
+    /// Without WHAT, looks up what the tags of all base images mean now, and makes the layers anew that were locked by
+    /// another version of this program, for all packages in the workspace. `base` does the former only, and a
+    /// destination (`/var/task/models`, or relative to /var/task) makes the layers of that asset anew.
+    #[command(after_help = UPDATE_EXAMPLES)]
+    Update(Box<UpdateArgs>),
+
+    /// Say which base images of lambda-image.lock have newer digests
+    ///
+    /// Prints one line for each: the reference, the platform, the locked digest and the newer one. Changes nothing.
+    Outdated(Box<OutdatedArgs>),
 }
+
+const UPDATE_EXAMPLES: &str = "\
+Examples:
+  cargo lambda-image update
+  cargo lambda-image update base --dry-run
+  cargo lambda-image update models/large.onnx";
 
 const BUILD_EXAMPLES: &str = "\
 Every flag can be set by an environment variable, CARGO_LAMBDA_IMAGE_<FLAG>, and most by the table
@@ -88,6 +107,39 @@ pub struct BuildArgs {
     /// What the image is made of.
     #[command(flatten)]
     pub image: ImageArgs,
+    /// What Cargo may change and reach.
+    #[command(flatten)]
+    pub manifest: ManifestArgs,
+}
+
+/// What `update` can be told: all that `build` can, so that it finds the same images.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct UpdateArgs {
+    /// What `build` is told.
+    #[command(flatten)]
+    pub build: BuildArgs,
+
+    /// `base`, or the destination of an asset or one of its files [default: all that is outdated]
+    #[arg(value_name = "WHAT")]
+    pub what: Vec<String>,
+
+    /// Say what would change, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// What `outdated` can be told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct OutdatedArgs {
+    // First, as in `build`.
+    /// How much is said, and how.
+    #[command(flatten)]
+    pub talk: TalkArgs,
+
+    /// Directory for all generated artifacts
+    #[arg(long, value_name = "DIRECTORY")]
+    pub target_dir: Option<PathBuf>,
+
     /// What Cargo may change and reach.
     #[command(flatten)]
     pub manifest: ManifestArgs,
@@ -230,6 +282,13 @@ pub struct ImageArgs {
     #[arg(long, value_name = "GLOB", value_parser = checked(check::glob))]
     pub allow_secrets: Vec<String>,
 
+    /// Take assets that are not here from `lambda-image.lock` and the repository's blobs
+    ///
+    /// An asset whose path leads to nothing, or whose files are pointers of Git LFS with the locked content, goes into the
+    /// image as the lock tells. An asset of which only a part is here is an error.
+    #[arg(long)]
+    pub assets_from_lock: bool,
+
     /// Also write the images to PATH, as oci-dir, oci-archive or docker-archive [default: oci-dir, in the target
     /// directory]
     #[arg(long, value_name = "FORMAT[:PATH]", help_heading = OUTPUT)]
@@ -248,7 +307,7 @@ pub struct ManifestArgs {
     #[arg(long, value_name = "PATH")]
     pub manifest_path: Option<PathBuf>,
 
-    /// Assert that `Cargo.lock` will remain unchanged
+    /// Assert that `Cargo.lock` and `lambda-image.lock` will remain unchanged
     #[arg(long)]
     pub locked: bool,
 

@@ -153,6 +153,7 @@ async fn draft(
         reference: image.base.clone(),
         directory: image.base_directory.clone(),
         architecture,
+        pinned: None,
         offline: request.offline,
         no_cache: request.no_cache,
     };

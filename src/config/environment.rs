@@ -269,6 +269,7 @@ fn merge_image(typed: ImageArgs, asked: ImageArgs) -> ImageArgs {
         compression_level,
         format,
         allow_secrets,
+        assets_from_lock,
         output,
         no_cache,
     } = asked;
@@ -285,6 +286,7 @@ fn merge_image(typed: ImageArgs, asked: ImageArgs) -> ImageArgs {
         compression_level: typed.compression_level.or(compression_level),
         format: typed.format.or(format),
         allow_secrets: first(typed.allow_secrets, allow_secrets),
+        assets_from_lock: typed.assets_from_lock || assets_from_lock,
         output: typed.output.or(output),
         no_cache: typed.no_cache || no_cache,
     }

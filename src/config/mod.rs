@@ -6,6 +6,7 @@ mod compile;
 mod environment;
 mod metadata;
 mod project;
+mod renew;
 mod select;
 mod settings;
 mod table;
@@ -15,7 +16,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::cli::values::{JobsArg, OutputArg, OutputKind};
-use crate::cli::{BuildArgs, check};
+use crate::cli::{BuildArgs, ImageArgs, check};
 use crate::event::Session;
 use crate::platform::Architecture;
 use crate::problem::{Problem, Result};
@@ -23,6 +24,7 @@ use crate::problem::{Problem, Result};
 pub use crate::cargo::{CompileRequest, ExpectedBinary};
 pub use crate::layer::walk::Asset;
 pub use environment::Environment;
+pub use renew::{OutdatedRequest, Renewed, UpdateRequest, outdated_request, update_request};
 pub use talk::{Color, Progress, TalkRequest, Verbosity, help_color, talk_request};
 
 /// What `build` is asked to do: one image for each binary.
@@ -36,6 +38,8 @@ pub struct BuildRequest {
     pub compile: Option<CompileRequest>,
     /// Where the images go.
     pub output: Output,
+    /// What becomes of the lock.
+    pub lock: LockRequest,
     /// No network for base images.
     pub offline: bool,
     /// Look at no record and no stored layer.
@@ -44,6 +48,19 @@ pub struct BuildRequest {
     pub threads: usize,
     /// Seconds since 1970 for `created`, from `SOURCE_DATE_EPOCH`.
     pub source_date_epoch: Option<u64>,
+}
+
+/// The lock, and what may become of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockRequest {
+    /// The file.
+    pub path: PathBuf,
+    /// It must stay as it is.
+    pub locked: bool,
+    /// The images are all there are, so that entries of others are nobody's.
+    pub complete: bool,
+    /// Assets that are not here are taken from it.
+    pub assets_from_lock: bool,
 }
 
 /// One image.
@@ -126,16 +143,30 @@ pub fn build_request(typed: &BuildArgs, environment: &Environment, session: &Ses
     let compiles = project.selected.iter().any(|selected| selected.source == BinarySource::Cargo);
     let compile = if compiles { Some(compile::request(&args, &project.selected, environment)?) } else { None };
     let store = project.target_directory.join("lambda-image");
+    let lock = lock_request(&project, &args);
     Ok(BuildRequest {
         output: output(args.image.output.as_ref(), &store, &environment.directory),
         store,
         images: images(project.selected, &args, &environment.directory)?,
         compile,
+        lock,
         offline: args.manifest.offline || args.manifest.frozen,
         no_cache: args.image.no_cache,
         threads: threads(args.compile.jobs, environment.parallelism),
         source_date_epoch,
     })
+}
+
+fn lock_request(project: &project::Project, args: &BuildArgs) -> LockRequest {
+    let ImageArgs { base, no_assets, compression_level, assets_from_lock, .. } = &args.image;
+    // What such flags replace is not gone from the project.
+    let replaces = base.is_some() || *no_assets || compression_level.is_some();
+    LockRequest {
+        path: project.root.join(crate::lock::FILE_NAME),
+        locked: args.manifest.locked || args.manifest.frozen,
+        complete: project.complete && !replaces,
+        assets_from_lock: *assets_from_lock,
+    }
 }
 
 fn images(selected: Vec<project::Selected>, args: &BuildArgs, directory: &Path) -> Result<Vec<ImageRequest>> {

@@ -23,7 +23,8 @@ pub(super) fn environment(variables: &[(&str, &str)]) -> Environment {
 /// The flags of a `build` command line.
 pub(super) fn typed(flags: &[&str]) -> BuildArgs {
     let line = ["cargo-lambda-image", "build"].iter().chain(flags);
-    let Command::Build(args) = Cli::try_parse_from(line).expect("the flags are right").command;
+    let command = Cli::try_parse_from(line).expect("the flags are right").command;
+    let Command::Build(args) = command else { panic!("another command than `build`: {command:?}") };
     *args
 }
 
@@ -89,6 +90,7 @@ fn every_flag_has_a_variable_that_means_the_same() {
         ("FORMAT", "docker", &["--format", "docker"]),
         ("ALLOW_SECRETS", "a\nb", &["--allow-secrets", "a", "--allow-secrets", "b"]),
         ("OUTPUT", "oci-dir:x", &["--output", "oci-dir:x"]),
+        ("ASSETS_FROM_LOCK", "true", &["--assets-from-lock"]),
         ("NO_CACHE", "true", &["--no-cache"]),
         ("MANIFEST_PATH", "m", &["--manifest-path", "m"]),
         ("LOCKED", "true", &["--locked"]),

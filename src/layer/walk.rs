@@ -46,7 +46,7 @@ pub struct Asset {
 /// When there is no such thing, it cannot be listed, a pattern or destination is malformed, or something in it must not
 /// be packed: a device, a link that leaves the asset, a whiteout, a likely secret.
 pub fn walk(asset: &Asset) -> Result<Vec<Entry>> {
-    let root = normalize(&asset.directory.join(&asset.path));
+    let root = root(asset);
     if fs::symlink_metadata(&root).is_ok() {
         let destination = destination(asset, &root)?;
         return Walk::new(asset, root)?.path(&destination);
@@ -56,8 +56,54 @@ pub fn walk(asset: &Asset) -> Result<Vec<Entry>> {
             .because(std::io::Error::other(format!("nothing at `{}`", root.display())))
             .help(format!("asset paths start at `{}`", asset.directory.display())));
     };
+    if !prefix.is_dir() {
+        return Err(Problem::usage(format!("no such asset `{}`", asset.shown))
+            .because(std::io::Error::other(format!("no directory `{}`", prefix.display()))));
+    }
     let place = destination(asset, &prefix)?.directory;
-    Walk::new(asset, prefix)?.matches(&place, &pattern)
+    let entries = Walk::new(asset, prefix.clone())?.matches(&place, &pattern)?;
+    if entries.is_empty() {
+        return Err(Problem::usage(format!("asset `{}` matches nothing", asset.shown))
+            .help(format!("the pattern was looked for below `{}`", prefix.display())));
+    }
+    Ok(entries)
+}
+
+/// Whether there is nothing at an asset's path, or nothing that its glob matches.
+///
+/// # Errors
+/// When a pattern or destination is malformed, or what is there cannot be listed.
+pub fn is_absent(asset: &Asset) -> Result<bool> {
+    if fs::symlink_metadata(root(asset)).is_ok() {
+        return Ok(false);
+    }
+    let Some((prefix, pattern)) = glob(asset)? else { return Ok(true) };
+    if !prefix.is_dir() {
+        return Ok(true);
+    }
+    let place = destination(asset, &prefix)?.directory;
+    Ok(Walk::new(asset, prefix)?.matches(&place, &pattern)?.is_empty())
+}
+
+/// The absolute path an asset's starts from or is, with its pattern if it is a glob.
+#[must_use]
+pub fn root(asset: &Asset) -> PathBuf {
+    normalize(&asset.directory.join(&asset.path))
+}
+
+/// Where an asset goes in the image, absolute, with a `/` at its end if it is put into a directory. It need not be there.
+///
+/// # Errors
+/// When a pattern or the destination is malformed.
+pub fn place(asset: &Asset) -> Result<String> {
+    let root = root(asset);
+    let start = match glob(asset)? {
+        Some((prefix, _)) if fs::symlink_metadata(&root).is_err() => prefix,
+        _ => root,
+    };
+    let Destination { directory, into } = destination(asset, &start)?;
+    let end = if into && !directory.as_os_str().is_empty() { "/" } else { "" };
+    Ok(format!("/{}{end}", directory.display()))
 }
 
 struct Walk<'a> {
@@ -139,10 +185,6 @@ impl<'a> Walk<'a> {
                     entries.push(self.entry(found.path(), &metadata, at(place, below))?);
                 }
             }
-        }
-        if entries.is_empty() {
-            return Err(Problem::usage(format!("asset `{}` matches nothing", self.asset.shown))
-                .help(format!("the pattern was looked for below `{}`", self.root.display())));
         }
         Ok(entries)
     }
@@ -318,10 +360,6 @@ fn glob(asset: &Asset) -> Result<Option<(PathBuf, GlobMatcher)>> {
     let literal = if first > 0 && literal.is_empty() { "/".to_owned() } else { literal };
     let prefix = normalize(&asset.directory.join(literal));
     let pattern = parse_glob(&parts[first..].join("/"), asset, "path")?.compile_matcher();
-    if !prefix.is_dir() {
-        return Err(Problem::usage(format!("no such asset `{}`", asset.shown))
-            .because(std::io::Error::other(format!("no directory `{}`", prefix.display()))));
-    }
     Ok(Some((prefix, pattern)))
 }
 

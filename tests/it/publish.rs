@@ -367,6 +367,7 @@ async fn a_base_is_relayed_without_touching_the_disk_and_mounted_within_its_regi
             reference: format!("{}/base:1", from.address),
             directory: directory.path().to_owned(),
             architecture: Architecture::Amd64,
+            pinned: None,
             offline: false,
             no_cache: false,
         };
