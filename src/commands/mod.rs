@@ -3,6 +3,12 @@
 //! Recipes join the rooms below and add what the user was after to their problems. They print nothing.
 
 pub mod build;
+mod draft;
+mod lock;
+mod login;
+pub mod outdated;
+pub mod push;
+pub mod update;
 
 use crate::problem::{Problem, Result};
 

@@ -55,6 +55,8 @@ pub(super) struct Selected {
     pub package_id: Option<String>,
     /// The binary as cargo knows it, or what names the image without one.
     pub bin: String,
+    /// The package's version; absent without Cargo.
+    pub version: Option<String>,
     /// Where the binary comes from.
     pub source: BinarySource,
     /// The tables that apply, merged.
@@ -131,6 +133,17 @@ fn location_of(metadata: &Metadata, target: Option<&Path>, environment: &Environ
     Location { root: metadata.workspace_root.clone().into_std_path_buf(), target_directory }
 }
 
+/// Where everything generated goes, whatever is selected.
+pub(super) fn target_directory(args: &BuildArgs, environment: &Environment) -> PathBuf {
+    let target = args.compile.target_dir.as_deref();
+    let target_directory = || environment.directory.join(target.unwrap_or_else(|| Path::new("target")));
+    if target.is_some() {
+        return target_directory();
+    }
+    // A project that cannot be read is nobody's concern where nothing of it is needed.
+    locate(&args.manifest, target, environment).map_or_else(|_| target_directory(), |found| found.target_directory)
+}
+
 /// `$CARGO`, which cargo sets to itself, or `cargo`.
 pub(super) fn cargo_path(environment: &Environment) -> PathBuf {
     environment.get("CARGO").map_or_else(|| "cargo".into(), PathBuf::from)
@@ -199,7 +212,14 @@ fn without_cargo(args: &BuildArgs, environment: &Environment, session: &Session)
         root: directory.clone(),
         complete,
         target_directory: directory.join(args.compile.target_dir.as_deref().unwrap_or_else(|| Path::new("target"))),
-        selected: vec![Selected { package: project.clone(), package_id: None, bin: project, source, settings }],
+        selected: vec![Selected {
+            package: project.clone(),
+            package_id: None,
+            version: None,
+            bin: project,
+            source,
+            settings,
+        }],
     })
 }
 
@@ -242,7 +262,14 @@ fn compiled(metadata: &Metadata, args: &BuildArgs, session: &Session) -> Result<
 }
 
 fn selected(package: &Package, bin: String, source: BinarySource, settings: Settings) -> Selected {
-    Selected { package: package.name.to_string(), package_id: Some(package.id.repr.clone()), bin, source, settings }
+    Selected {
+        package: package.name.to_string(),
+        package_id: Some(package.id.repr.clone()),
+        version: Some(package.version.to_string()),
+        bin,
+        source,
+        settings,
+    }
 }
 
 /// `--bin` where it only names: at most one.

@@ -4,14 +4,16 @@
 //! asked of the registry every time, and who lends one may turn out not to.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::{LayerToPush, Supply, Target, window};
+use super::{LayerToPush, Request, Supply, Target, window};
 use crate::event::{Event, PlannedLayer, PushPlan, PushStep, PushedLayer, Session, Task, TaskKind, TaskOutcome};
 use crate::oci::{Descriptor, Digest, media_type};
 use crate::problem::{Problem, Result};
+use crate::registry::error::ErrorKind;
 use crate::registry::push::Mount;
 use crate::registry::upload::{Progress, Upload};
 use crate::store::{Kind, Store};
@@ -76,7 +78,7 @@ pub(super) fn lenders(target: &Target, layer: &LayerToPush, store: &Store) -> Ve
 /// Gets all layers into the repository as `plan` says; returns them in their order.
 pub(super) async fn push(
     target: &Target,
-    bin: &str,
+    request: &Request<'_>,
     layers: &[LayerToPush],
     plan: &PushPlan,
     store: &Store,
@@ -88,7 +90,7 @@ pub(super) async fn push(
     let jobs = order.into_iter().map(|(index, (layer, planned))| async move {
         let pushed = one(target, layer, planned, store, session).await;
         let pushed = pushed.map_err(|problem| problem.context(format!("could not push layer `{}`", layer.name)))?;
-        session.emit(&Event::LayerPushed { bin, layer: &pushed });
+        session.emit(&Event::LayerPushed { package: request.package, bin: request.bin, layer: &pushed });
         Ok((index, pushed))
     });
     let mut pushed = window::run(jobs, target.client.throttled()).await?;
@@ -136,9 +138,9 @@ pub(super) async fn send(
         }
     }
     let (source, step) = match blob.supply {
-        Supply::Here(source) => (source, PushStep::Upload),
+        Supply::Here(source) | Supply::Made(source) => (source, PushStep::Upload),
         Supply::Base(source) => (source, PushStep::Relay),
-        Supply::Absent => return Err(absent(target, blob)),
+        Supply::Absent { expected } => return Err(absent(target, blob, expected.as_deref())),
     };
     let task = Arc::new(Mutex::new(None::<Task>));
     let progress = {
@@ -160,8 +162,15 @@ pub(super) async fn send(
             }
         }
     };
-    let upload = Upload { repository, source, known: blob.descriptor, session: opened, progress: Arc::new(progress) };
-    let made = client.upload(upload).await?;
+    let progress: Arc<dyn Fn(Progress) + Send + Sync> = Arc::new(progress);
+    let upload = |known, session| Upload { repository, source, known, session, progress: Arc::clone(&progress) };
+    let made = match client.upload(upload(blob.descriptor, opened)).await {
+        // Another version of the program, or of its compressor, made other bytes of the same content.
+        Err(error) if error.kind == ErrorKind::OtherBytes && matches!(blob.supply, Supply::Made(_)) => {
+            client.upload(upload(None, None)).await?
+        }
+        outcome => outcome?,
+    };
     if let Some(task) = task.lock().unwrap_or_else(PoisonError::into_inner).take() {
         task.finish(TaskOutcome::Done);
     }
@@ -174,9 +183,10 @@ pub(super) fn layer_descriptor(digest: Digest, size: u64) -> Descriptor {
     Descriptor { media_type: media_type::OCI_LAYER_GZIP.to_owned(), digest, size }
 }
 
-fn absent(target: &Target, blob: &Blob<'_>) -> Problem {
+fn absent(target: &Target, blob: &Blob<'_>, expected: Option<&Path>) -> Problem {
     let digest = blob.descriptor.map(|known| format!(" ({})", known.digest)).unwrap_or_default();
-    Problem::failed(format!("`{}` has no layer `{}`{digest}, and its files are not here", target.shown(), blob.name))
+    let place = expected.map_or_else(|| "here".to_owned(), |path| format!("at `{}`", path.display()));
+    Problem::failed(format!("`{}` has no layer `{}`{digest}, and its files are not {place}", target.shown(), blob.name))
         .help("push once from a machine that has the files")
 }
 

@@ -94,7 +94,7 @@ async fn push_layers(
     store: &Arc<Store>,
 ) -> Result<PushResult> {
     let tags: Vec<_> = tags.iter().map(|tag| (*tag).to_owned()).collect();
-    let request = Request { bin: "app", tags: &tags, digest_tag: true };
+    let request = Request { package: "p", bin: "app", tags: &tags, digest_tag: true };
     publish(target, &request, layers, |_| Ok(image(of)), store, &Session::silent()).await
 }
 
@@ -197,7 +197,7 @@ async fn a_blob_that_got_lost_is_sent_again_before_the_manifest() {
     let registry = Arc::new(open().start());
     let (losing, lost) = (registry.clone(), of.layers[1].clone());
     let target = target(&registry.origin, "a");
-    let request = Request { bin: "app", tags: &[], digest_tag: true };
+    let request = Request { package: "p", bin: "app", tags: &[], digest_tag: true };
     // Composing comes after every layer was confirmed.
     let compose = |_: &[_]| {
         losing.forget("a", &lost);
@@ -283,7 +283,7 @@ async fn what_is_nowhere_is_told_by_its_name() {
     let registry = open().start();
     let of = many(1);
     let mut layers = layers(&of, &store);
-    layers[0].supply = Supply::Absent;
+    layers[0].supply = Supply::Absent { expected: None };
     let pushed = push_layers(&target(&registry.origin, "a"), &["v1"], &of, &layers, &store).await;
     let problem = pushed.expect_err("no bytes");
     assert_eq!(problem.message(), "could not push layer `layer 0`");
@@ -319,7 +319,7 @@ async fn a_layer_of_unknown_digest_is_streamed_kept_nowhere_and_known_afterwards
     assert_eq!(registry.requests().len(), 0, "what is not known is not asked for");
 
     let tags = ["v1".to_owned()];
-    let request = Request { bin: "app", tags: &tags, digest_tag: false };
+    let request = Request { package: "p", bin: "app", tags: &tags, digest_tag: false };
     let compose = |pushed: &[cargo_lambda_image::event::PushedLayer]| {
         let layer = cell.lock().map_err(|_| Problem::failed("a panic"))?.clone().expect("a made layer");
         assert_eq!((pushed[0].digest, pushed[0].size), (layer.descriptor.digest, layer.descriptor.size));
@@ -371,7 +371,9 @@ async fn a_base_is_relayed_without_touching_the_disk_and_mounted_within_its_regi
             offline: false,
             no_cache: false,
         };
-        let base = base::resolve(&request, &store, &Session::silent()).await.expect("a base");
+        let base = base::resolve(&request, &|_| CredentialSource::from_environment(), &store, &Session::silent())
+            .await
+            .expect("a base");
         let target = target(&registry.origin, "a");
         let (host, repository) = base.repository().expect("a registry");
         let lenders = if host == target.client.origin().name() { vec![repository.to_owned()] } else { vec![] };
@@ -405,7 +407,6 @@ impl Reporter for Told {
             Event::TaskStarted { name, total_bytes, .. } => format!("started {name} {total_bytes:?}"),
             Event::TaskFinished { outcome, .. } => format!("finished {outcome:?}"),
             Event::LayerPushed { layer, .. } => format!("{} {:?}", layer.name, layer.step),
-            Event::ImagePushed { push, .. } => format!("pushed {} bytes", push.sent_bytes),
             _ => return,
         };
         self.0.lock().expect("no panic under the lock").push(line);
@@ -418,10 +419,11 @@ async fn a_push_tells_what_it_does() {
     let of = many(1);
     let registry = open().fault(Method::PUT, "/uploads/", 0..1, Fault::Status(503, &[], "")).start();
     let told = Told::default();
-    let request = Request { bin: "app", tags: &[], digest_tag: true };
+    let request = Request { package: "p", bin: "app", tags: &[], digest_tag: true };
     let session = Session::new(Box::new(told.clone()));
     let target = target(&registry.origin, "a");
-    publish(&target, &request, &layers(&of, &store), |_| Ok(image(&of)), &store, &session).await.expect("pushed");
+    let pushed = publish(&target, &request, &layers(&of, &store), |_| Ok(image(&of)), &store, &session).await;
+    assert_eq!(pushed.expect("pushed").sent_bytes, image(&of).size_bytes());
     let (layer, config) = (of.layers[0].len(), of.config.len());
     let expected = [
         format!("planned {layer} bytes"),
@@ -432,7 +434,6 @@ async fn a_push_tells_what_it_does() {
         "layer 0 Upload".to_owned(),
         format!("started config Some({config})"),
         "finished Done".to_owned(),
-        format!("pushed {} bytes", image(&of).size_bytes()),
     ];
     assert_eq!(*told.0.lock().expect("no panic under the lock"), expected);
 }

@@ -1,0 +1,284 @@
+//! `cargo lambda-image push`: what `build` does up to the layers, and then only what the repository lacks, tags last.
+//!
+//! - `target`: the repository, found or created, and the login for it;
+//! - `existing`: an image that is there already;
+//! - here: our own images, whose layers go from their files into requests.
+//!
+//! Repository and credentials come before anything slow: who may not push should not compile first.
+
+mod existing;
+pub(super) mod target;
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use self::target::Reached;
+use super::draft::{self, BaseBytes, Draft, Drafting};
+use super::lock::Locking;
+use super::login::Logins;
+use super::{blocking, build};
+use crate::base::Base;
+use crate::config::{BuildRequest, Destination, PushRequest, PushSource};
+use crate::event::{Event, ImageResult, PushResult, Session};
+use crate::image::Image;
+use crate::image::result as result_file;
+use crate::layer::plan::LayerSpec;
+use crate::layer::{Layer, Pipeline, gzip};
+use crate::lock::Findings;
+use crate::oci::{Descriptor, media_type};
+use crate::problem::{Problem, Result};
+use crate::publish::supply::{self, Cell};
+use crate::publish::{self, LayerToPush, Supply, Target};
+use crate::store::Store;
+
+/// Pushes every image of the request.
+///
+/// # Errors
+/// Whatever stops it; images already pushed stay pushed, and tags of the others stay where they were.
+pub async fn run(request: PushRequest, session: &Session) -> Result<()> {
+    let started = Instant::now();
+    let PushRequest { source, destinations, dry_run } = request;
+    match source {
+        PushSource::Built(build) => built(&build, &destinations, dry_run, session).await?,
+        PushSource::Existing(image) => {
+            let destination = destinations.first().ok_or_else(|| Problem::usage("there is no destination"))?;
+            existing::push(&image, destination, dry_run, session).await?;
+        }
+    }
+    session.emit(&Event::Finished { elapsed: started.elapsed() });
+    Ok(())
+}
+
+/// What one image's push needs beside the image.
+struct Pushing<'a> {
+    package: &'a str,
+    bin: &'a str,
+    destination: &'a Destination,
+    reached: &'a Reached,
+    dry_run: bool,
+    store: &'a Arc<Store>,
+    session: &'a Session,
+}
+
+async fn built(build: &BuildRequest, destinations: &[Destination], dry_run: bool, session: &Session) -> Result<()> {
+    build::refuse_early(build)?;
+    let locking = Locking::read(&build.lock).await?;
+    let logins = Logins::new(destinations.first().map(|first| first.aws.clone()).unwrap_or_default());
+    let reached = reach(destinations, dry_run, &logins, session).await?;
+    let binaries = draft::binaries(build, session).await?;
+    let store = open(build.store.clone(), session).await?;
+    let base_bytes = BaseBytes::Left;
+    let drafting = Drafting { request: build, base_bytes, locking: &locking, logins: &logins, store: &store, session };
+    let drafts = drafting.drafts(binaries).await?;
+    if locking.request.locked {
+        foresee(build, &drafts, &locking, &store, session).await?;
+    }
+    let mut found = Findings { complete: locking.request.complete, ..Findings::default() };
+    for ((draft, destination), reached) in drafts.iter().zip(destinations).zip(&reached) {
+        let (package, bin) = (draft.request.package.as_str(), draft.request.bin.as_str());
+        let pushing = Pushing { package, bin, destination, reached, dry_run, store: &store, session };
+        let pushed = push(build, draft, &locking, &pushing).await;
+        let context = |problem: Problem| problem.context(format!("could not push image `{bin}`"));
+        let of_image = if drafts.len() > 1 { pushed.map_err(context)? } else { pushed? };
+        found.bases.extend(of_image.bases);
+        found.layers.extend(of_image.layers);
+    }
+    if dry_run {
+        return Ok(());
+    }
+    let session = session.clone();
+    blocking(move || locking.save(&found, &store, &session)).await
+}
+
+/// Refuses a push that would change the lock before anything is sent, as far as it is known what layers will be.
+async fn foresee(
+    build: &BuildRequest,
+    drafts: &[Draft],
+    locking: &Locking,
+    store: &Arc<Store>,
+    session: &Session,
+) -> Result<()> {
+    let mut foreseen = Vec::new();
+    for draft in drafts {
+        let pipeline = Arc::new(Pipeline::new(build.threads, draft.request.compression_level));
+        foreseen.push(recall(draft, &pipeline, false, store, session).await?);
+    }
+    let images: Vec<_> = drafts.iter().zip(foreseen.iter().map(Vec::as_slice)).collect();
+    locking.foresee(&images, session)
+}
+
+/// The target of each destination; a repository that several share is looked for once.
+async fn reach(
+    destinations: &[Destination],
+    dry_run: bool,
+    logins: &Logins,
+    session: &Session,
+) -> Result<Vec<Reached>> {
+    let mut known: HashMap<String, Reached> = HashMap::new();
+    let mut all = Vec::new();
+    for destination in destinations {
+        let key = format!("{} {:?} {}", destination.repository, destination.aws, destination.insecure);
+        let reached = match known.get(&key) {
+            Some(reached) => reached.clone(),
+            None => target::reach(destination, dry_run, logins, session).await?,
+        };
+        known.insert(key, reached.clone());
+        all.push(reached);
+    }
+    Ok(all)
+}
+
+async fn open(root: std::path::PathBuf, session: &Session) -> Result<Arc<Store>> {
+    let session = session.clone();
+    Ok(Arc::new(blocking(move || Store::open(&root, &session)).await?))
+}
+
+/// Pushes one image of ours.
+async fn push(build: &BuildRequest, draft: &Draft, locking: &Locking, pushing: &Pushing<'_>) -> Result<Findings> {
+    let (store, session) = (pushing.store, pushing.session);
+    let pipeline = Arc::new(Pipeline::new(build.threads, draft.request.compression_level));
+    let (mut layers, mut made) = (Vec::new(), Vec::new());
+    for (index, layer) in draft.base_layers.iter().enumerate() {
+        let supply = base_supply(&draft.base, index, layer, build.offline, store);
+        layers.push(to_push(layer, supply, lenders(&draft.base, &pushing.reached.target)));
+        made.push(Made::Known(layer.clone()));
+    }
+    let recalled = recall(draft, &pipeline, build.no_cache, store, session).await?;
+    for ((spec, locked), known) in draft.specs.iter().zip(&draft.locked).zip(recalled) {
+        let (source, cell) = supply::recipe(spec.clone(), &pipeline, store, session);
+        let Some(layer) = known else {
+            let at_most = gzip::bound(spec.tar_size());
+            let (name, supply) = (spec.name.clone(), Supply::Made(source));
+            layers.push(LayerToPush { name, known: None, at_most, supply, lenders: Vec::new() });
+            made.push(Made::OnTheWay(spec.name.clone(), cell));
+            continue;
+        };
+        let supply = if store.contains(&layer.descriptor) {
+            Supply::Here(supply::stored(store, &layer.descriptor))
+        } else if spec.told.is_some() {
+            Supply::Absent { expected: locked.expected.clone() }
+        } else {
+            Supply::Made(source)
+        };
+        layers.push(to_push(&layer, supply, Vec::new()));
+        made.push(Made::Again(layer, cell));
+    }
+    let all = || made.iter().map(Made::layer).collect::<Result<Vec<_>>>();
+    let mut found = Findings::default();
+    let compose = || {
+        let all = all()?;
+        // All blobs are there, and nothing names them yet.
+        found = locking.findings(&[(draft, &all)], session)?;
+        locking.check(&found, session)?;
+        draft.compose(&all, build.source_date_epoch)
+    };
+    let Some((image, push)) = send(&layers, compose, pushing).await? else { return Ok(found) };
+    conclude(draft.result(&image, &all()?), &push, pushing)?;
+    Ok(found)
+}
+
+/// A layer, which may still have to be made.
+enum Made {
+    Known(Layer),
+    /// Known, but what it is made again as, if it is, is what counts.
+    Again(Layer, Cell),
+    OnTheWay(String, Cell),
+}
+
+impl Made {
+    fn layer(&self) -> Result<Layer> {
+        match self {
+            Self::Known(layer) => Ok(layer.clone()),
+            Self::Again(layer, cell) => Ok(made(cell).unwrap_or_else(|| layer.clone())),
+            Self::OnTheWay(name, cell) => {
+                made(cell).ok_or_else(|| Problem::failed(format!("layer `{name}` was confirmed before it was made")))
+            }
+        }
+    }
+}
+
+fn made(cell: &Cell) -> Option<Layer> {
+    cell.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// What the records know of each layer to be made; assets whose files were touched are hashed for it, several at once.
+async fn recall(
+    draft: &Draft,
+    pipeline: &Arc<Pipeline>,
+    no_cache: bool,
+    store: &Arc<Store>,
+    session: &Session,
+) -> Result<Vec<Option<Layer>>> {
+    let at_once = pipeline.layers_at_once();
+    let recalls = draft.specs.iter().cloned().map(|spec: LayerSpec| {
+        let (pipeline, store, session) = (Arc::clone(pipeline), Arc::clone(store), session.clone());
+        async move {
+            if no_cache && spec.told.is_none() {
+                return Ok(None);
+            }
+            blocking(move || pipeline.recall(&spec, &store, &session)).await
+        }
+    });
+    stream::iter(recalls).buffered(at_once).try_collect().await
+}
+
+/// Where the bytes of a base's layer come from if the repository lacks them.
+fn base_supply(base: &Base, index: usize, layer: &Layer, offline: bool, store: &Arc<Store>) -> Supply {
+    if store.contains(&layer.descriptor) {
+        return Supply::Here(supply::stored(store, &layer.descriptor));
+    }
+    match base.layer_source(index) {
+        Some(_) if offline && base.repository().is_some() => Supply::Absent { expected: None },
+        Some(source) => Supply::Base(source),
+        None => Supply::Absent { expected: None },
+    }
+}
+
+/// The repositories of the target's own registry that lend the layers of `base`.
+fn lenders(base: &Base, target: &Target) -> Vec<String> {
+    let same = base.repository().filter(|(registry, _)| *registry == target.client.origin().name());
+    same.map(|(_, repository)| repository.to_owned()).into_iter().collect()
+}
+
+fn to_push(layer: &Layer, supply: Supply, lenders: Vec<String>) -> LayerToPush {
+    let known = Descriptor { media_type: media_type::OCI_LAYER_GZIP.to_owned(), ..layer.descriptor.clone() };
+    LayerToPush { name: layer.name.clone(), at_most: known.size, known: Some(known), supply, lenders }
+}
+
+/// Sends what has to be sent, or only says what that would be.
+async fn send(
+    layers: &[LayerToPush],
+    compose: impl FnOnce() -> Result<Image>,
+    pushing: &Pushing<'_>,
+) -> Result<Option<(Image, PushResult)>> {
+    let Pushing { package, bin, destination, reached, dry_run, store, session } = *pushing;
+    if dry_run {
+        let plan = match reached.is_imagined {
+            true => publish::survey_nothing(&reached.target, layers),
+            false => publish::survey(&reached.target, layers, store).await?,
+        };
+        session.emit(&Event::PushPlanned { package, bin, plan: &plan, dry_run });
+        return Ok(None);
+    }
+    let request = publish::Request { package, bin, tags: &destination.tags, digest_tag: destination.digest_tag };
+    let mut composed = None;
+    let compose = |_: &[_]| {
+        let image = compose()?;
+        composed = Some(image.clone());
+        Ok(image)
+    };
+    let push = publish::publish(&reached.target, &request, layers, compose, store, session).await?;
+    Ok(composed.map(|image| (image, push)))
+}
+
+/// Writes down and tells what was pushed.
+fn conclude(mut result: ImageResult, push: &PushResult, pushing: &Pushing<'_>) -> Result<()> {
+    result.image_uri = Some(push.image_uri.clone());
+    result.tags.clone_from(&push.tags);
+    let result = result_file::write(pushing.store, &result)?;
+    pushing.session.emit(&Event::ImagePushed { image: &result, push });
+    Ok(())
+}
