@@ -168,7 +168,7 @@ impl Fetch {
         let taken = match (present, layer.compression) {
             _ if size > MAX_UNPACKED => Err(too_large()),
             (Present::Packed(packed), _) => Ok(*packed),
-            (Present::Facts(size), _) => Ok(self.gzip(&layer, size, false)),
+            (Present::Facts(size), _) => Ok(gzip(&layer, size, false, &self.store)),
             (present, Compression::Gzip) => self.gzip_layer(layer, matches!(present, Present::Blob)).await,
             (_, Compression::None) => self.plain_layer(layer).await,
         };
@@ -189,20 +189,7 @@ impl Fetch {
             };
             self.clone().take(layer.clone(), look).await?
         };
-        Ok(self.gzip(&layer, uncompressed_size, is_present))
-    }
-
-    fn gzip(&self, layer: &BaseLayer, uncompressed_size: u64, reused: bool) -> Layer {
-        let descriptor = Descriptor { media_type: media_type::OCI_LAYER_GZIP.to_owned(), ..layer.descriptor.clone() };
-        Layer {
-            name: "base".to_owned(),
-            origin: Origin::Base,
-            blob: self.store.blob_path(&descriptor.digest),
-            descriptor,
-            diff_id: layer.diff_id,
-            uncompressed_size,
-            reused,
-        }
+        Ok(gzip(&layer, uncompressed_size, is_present, &self.store))
     }
 
     /// Puts the bytes of a layer into the store.
@@ -328,6 +315,20 @@ impl Fetch {
         records.put(Kind::Facts, &layer.diff_id.to_string(), &facts)?;
         records.put(Kind::Base, &seen_key(layer), &Seen { uncompressed_size })?;
         Ok(uncompressed_size)
+    }
+}
+
+/// A gzip layer as it lies at its source, under the media type it gets.
+pub(super) fn gzip(layer: &BaseLayer, uncompressed_size: u64, reused: bool, store: &Store) -> Layer {
+    let descriptor = Descriptor { media_type: media_type::OCI_LAYER_GZIP.to_owned(), ..layer.descriptor.clone() };
+    Layer {
+        name: "base".to_owned(),
+        origin: Origin::Base,
+        blob: store.blob_path(&descriptor.digest),
+        descriptor,
+        diff_id: layer.diff_id,
+        uncompressed_size,
+        reused,
     }
 }
 

@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 use self::local::Files;
 use self::reference::BaseReference;
 use crate::event::{Event, Session};
+use crate::layer::Layer;
 use crate::oci::{Descriptor, DiffId, Digest};
 use crate::platform::Architecture;
 use crate::problem::{Problem, Result};
@@ -191,6 +192,19 @@ impl Base {
             offline: false,
             no_cache: false,
         }
+    }
+
+    /// The layers as they lie at their source, where the sizes of their tars are known and nobody needs to look into them.
+    /// `None` where a layer has to be packed first, or the sizes are not as many.
+    #[must_use]
+    pub fn layers_of_sizes(&self, uncompressed_sizes: &[u64], store: &Store) -> Option<Vec<Layer>> {
+        if uncompressed_sizes.len() != self.layers.len() {
+            return None;
+        }
+        let layer = |(layer, size): (&BaseLayer, &u64)| {
+            (layer.compression == Compression::Gzip).then(|| fetch::gzip(layer, *size, false, store))
+        };
+        self.layers.iter().zip(uncompressed_sizes).map(layer).collect()
     }
 }
 

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::blocking;
-use super::lock::assets::Locked;
-use super::lock::{Locking, locked_base};
+use super::lock::assets::{Assets, Locked};
+use super::lock::{Locking, base_key, describe_base};
 use super::login::Logins;
 use crate::base::{self, Base, BaseRequest};
 use crate::cargo;
@@ -23,11 +23,11 @@ use crate::layer::elf::ElfFacts;
 use crate::layer::entries::{Content, Entry, Source, Stat};
 use crate::layer::facts::LayerFacts;
 use crate::layer::plan::{self, LayerSpec, Pack};
-use crate::layer::tree::Tree;
+use crate::layer::tree::{Tree, is_lambdas_own};
 use crate::layer::walk::Asset;
 use crate::layer::{Layer, Origin, Pipeline};
 use crate::lock::{BaseKey, LockedBase};
-use crate::oci::Descriptor;
+use crate::oci::{Descriptor, Digest};
 use crate::platform::Architecture;
 use crate::problem::{IoContext as _, Problem, Result};
 use crate::store::{Kind, Store};
@@ -123,7 +123,7 @@ async fn draft(
     drafting: &Drafting<'_>,
     bases: &mut HashMap<BaseRequest, Base>,
 ) -> Result<Draft> {
-    let Drafting { request, base_bytes, locking, logins, store, session } = *drafting;
+    let Drafting { request, locking, logins, store, session, .. } = *drafting;
     let mut assets = {
         let (image, store, locking) = (image.clone(), request.store.clone(), Arc::clone(locking));
         blocking(move || locking.assets(&image, &store)).await?
@@ -134,7 +134,7 @@ async fn draft(
         reference: image.base.clone(),
         directory: image.base_directory.clone(),
         architecture,
-        pinned: locking.base(image, architecture),
+        pinned: locking.base(image, architecture).map(|base| base.digest),
         offline: request.offline,
         no_cache: request.no_cache,
     };
@@ -162,38 +162,83 @@ async fn draft(
         assets.packs.push(binary_pack(image, &binary.path, place)?);
     }
     let pipeline = Arc::new(Pipeline::new(request.threads, image.compression_level));
-    let base_layers = match base_bytes {
-        BaseBytes::Stored => base::pull(&base, store, &pipeline, session).await?,
-        BaseBytes::Left => base::look(&base, store, &pipeline, session).await?,
-    };
-    let (store, image, found) = (Arc::clone(store), image.clone(), base.clone());
+    let ground = ground(image, &base, &assets, &pipeline, drafting).await?;
+    let (store, image) = (Arc::clone(store), image.clone());
     let (locking, session) = (Arc::clone(locking), session.clone());
     blocking(move || {
-        let facts = facts(&base_layers, &store)?;
+        let Ground { layers: base_layers, locked: locked_base, tree } = ground;
         if let Some(Binary { path, elf }) = &binary {
-            binary::libc(path, elf, &found.shown, libc(&facts))?;
+            let libc = match locked_base.glibc.as_deref() {
+                _ if base_layers.is_empty() => Libc::Nothing,
+                Some(version) => Libc::Glibc(version),
+                None => Libc::NoGlibc,
+            };
+            binary::libc(path, elf, &base.shown, libc)?;
         }
         let packs = std::mem::take(&mut assets.packs);
-        let specs = plan::plan(packs, &Tree::merge(&facts), base_layers.len())?;
+        let specs = plan::plan(packs, &tree, base_layers.len())?;
         let (specs, locked) = locking.settle(specs, &assets, image.compression_level, &session)?;
-        let ours = specs.iter().map(size_of);
-        let sizes: Vec<_> = facts.iter().map(|facts| LayerSize::of("base", facts)).chain(ours).collect();
-        limits::total(&sizes)?;
-        let locked_base = locked_base(&image, &found, &facts);
-        let draft =
-            Draft { request: image, base: found, base_layers, locked_base, specs, locked, architecture, placement };
+        refuse_too_large(&base_layers, &specs, &store)?;
+        let locked_base = base_key(&image.base, &image.base_directory, architecture).map(|key| (key, locked_base));
+        let draft = Draft { request: image, base, base_layers, locked_base, specs, locked, architecture, placement };
         locking.teach(&draft, &pipeline, &store)?;
         Ok(draft)
     })
     .await
 }
 
-/// The C library of a base whose layers were looked through.
-fn libc(layers: &[LayerFacts]) -> Libc<'_> {
-    if layers.is_empty() {
-        return Libc::Nothing;
+/// What an image stands on.
+struct Ground {
+    layers: Vec<Layer>,
+    locked: LockedBase,
+    tree: Tree,
+}
+
+/// The base's layers and what has to be known of them. Where they stay where they are and the lock tells all there is to
+/// know for what goes on top, nothing of them is read.
+async fn ground(
+    image: &ImageRequest,
+    base: &Base,
+    assets: &Assets,
+    pipeline: &Arc<Pipeline>,
+    drafting: &Drafting<'_>,
+) -> Result<Ground> {
+    let Drafting { request, base_bytes, locking, store, session, .. } = *drafting;
+    let locked = locking.base(image, base.architecture).filter(|locked| Some(locked.digest) == base.digest);
+    if let (Some(locked), BaseBytes::Left, false) = (locked, base_bytes, request.no_cache)
+        && locked.usual
+        && assets.packs.iter().flat_map(|pack| &pack.entries).all(|entry| is_lambdas_own(&entry.path))
+        && let Some(layers) = base.layers_of_sizes(&locked.uncompressed_sizes, store)
+    {
+        return Ok(Ground { layers, locked: locked.clone(), tree: Tree::default() });
     }
-    layers.iter().rev().find_map(|layer| layer.glibc.as_deref()).map_or(Libc::NoGlibc, Libc::Glibc)
+    let layers = match base_bytes {
+        BaseBytes::Stored => base::pull(base, store, pipeline, session).await?,
+        BaseBytes::Left => base::look(base, store, pipeline, session).await?,
+    };
+    let (store, digest) = (Arc::clone(store), base.digest);
+    blocking(move || {
+        let facts = facts(&layers, &store)?;
+        let tree = Tree::merge(&facts);
+        // Only a base with a digest is locked.
+        let locked = describe_base(digest.unwrap_or_else(|| Digest::of(b"")), &facts, &tree);
+        Ok(Ground { layers, locked, tree })
+    })
+    .await
+}
+
+/// Refuses what is over Lambda's limit. Only then the records are asked for the base's largest files.
+fn refuse_too_large(base_layers: &[Layer], specs: &[LayerSpec], store: &Store) -> Result<()> {
+    let sizes = |with_files: bool| -> Vec<_> {
+        let of_base = |layer: &Layer| {
+            let key = layer.diff_id.to_string();
+            let facts = if with_files { store.records().get::<LayerFacts>(Kind::Facts, &key) } else { None };
+            let facts = facts.unwrap_or_default();
+            LayerSize { uncompressed_size: layer.uncompressed_size, ..LayerSize::of("base", &facts) }
+        };
+        base_layers.iter().map(of_base).chain(specs.iter().map(size_of)).collect()
+    };
+    if limits::total(&sizes(false)).is_ok() { Ok(()) } else { limits::total(&sizes(true)) }
 }
 
 /// The size of a layer to be made, known from its headers.

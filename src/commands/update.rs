@@ -109,12 +109,16 @@ impl Updating<'_> {
         let locked = self.locking.lock.bases.get(key);
         match locked.filter(|locked| locked.digest == digest || self.dry_run) {
             Some(locked) => Ok(LockedBase { digest, ..locked.clone() }),
-            None if self.dry_run => Ok(describe_base(digest, &[])),
+            None if self.dry_run => Ok(describe_base(digest, &[], &Tree::default())),
             None => {
                 let pipeline = Arc::new(Pipeline::new(self.request.threads, image.compression_level));
                 let layers = base::look(&base, &self.store, &pipeline, self.session).await?;
                 let store = Arc::clone(&self.store);
-                blocking(move || Ok(describe_base(digest, &facts(&layers, &store)?))).await
+                blocking(move || {
+                    let facts = facts(&layers, &store)?;
+                    Ok(describe_base(digest, &facts, &Tree::merge(&facts)))
+                })
+                .await
             }
         }
     }

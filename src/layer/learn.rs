@@ -147,9 +147,11 @@ mod tests {
         let world = World::new();
         let (store, session) = (world.store("store"), Session::silent());
         let spec = world.spec(b"content");
-        let made = world.pipeline.make(&[spec.clone()], &store, &session, Reuse::Records).expect("made").remove(0);
+        let made =
+            world.pipeline.make(std::slice::from_ref(&spec), &store, &session, Reuse::Records).expect("made").remove(0);
         let absent = LayerSpec { entries: Vec::new(), told: Some(told(&made)), ..spec };
-        let again = world.pipeline.make(&[absent.clone()], &store, &session, Reuse::Nothing).expect("there");
+        let again =
+            world.pipeline.make(std::slice::from_ref(&absent), &store, &session, Reuse::Nothing).expect("there");
         assert_eq!((again[0].diff_id, &again[0].descriptor), (made.diff_id, &made.descriptor));
         let gone = Told { digest: Digest::of(b"gone"), diff_id: DiffId(Digest::of(b"")), ..told(&made) };
         let gone = LayerSpec { told: Some(gone), ..absent };

@@ -105,7 +105,8 @@ fn base_lines(key: &BaseKey, base: &LockedBase) -> String {
     if let Some(glibc) = &base.glibc {
         lines.push_str(&format!("glibc = {}\n", quoted(glibc)));
     }
-    lines.push_str(&format!("uncompressed-size = {}\n", base.uncompressed_size));
+    let sizes: Vec<_> = base.uncompressed_sizes.iter().map(u64::to_string).collect();
+    lines.push_str(&format!("uncompressed-sizes = [{}]\nusual = {}\n", sizes.join(", "), base.usual));
     lines
 }
 
@@ -152,7 +153,8 @@ struct BaseTable {
     platform: String,
     digest: Digest,
     glibc: Option<String>,
-    uncompressed_size: u64,
+    uncompressed_sizes: Vec<u64>,
+    usual: bool,
     check: String,
 }
 
@@ -209,8 +211,9 @@ pub fn parse(text: &str) -> Result<Lock> {
     let mut lock = Lock::default();
     let mut bases = Entries::of("base", &mut table, text)?;
     while let Some(found) = bases.next::<BaseTable>("reference")? {
-        let BaseTable { reference, platform, digest, glibc, uncompressed_size, check } = found.table;
-        let (key, base) = (BaseKey { reference, platform }, LockedBase { digest, glibc, uncompressed_size });
+        let BaseTable { reference, platform, digest, glibc, uncompressed_sizes, usual, check } = found.table;
+        let key = BaseKey { reference, platform };
+        let base = LockedBase { digest, glibc, uncompressed_sizes, usual };
         found.place.expect(&check, &base_lines(&key, &base))?;
         found.place.once(lock.bases.insert(key, base).is_none())?;
     }

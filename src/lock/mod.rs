@@ -44,8 +44,11 @@ pub struct LockedBase {
     pub digest: Digest,
     /// The version of its GNU C library, if it has one.
     pub glibc: Option<String>,
-    /// Bytes of all its layers' tars.
-    pub uncompressed_size: u64,
+    /// Bytes of its layers' tars, lowest first.
+    pub uncompressed_sizes: Vec<u64>,
+    /// Whether nothing in it is in the way of what goes below Lambda's own directories, so that it need not be looked
+    /// through for that.
+    pub usual: bool,
 }
 
 /// What identifies a layer from build to build, whatever is in it: where it goes and everything of its recipe but the
@@ -149,7 +152,7 @@ mod tests {
     pub(super) fn base(reference: &str, platform: &str, content: &str) -> (BaseKey, LockedBase) {
         let key = BaseKey { reference: reference.into(), platform: platform.into() };
         let digest = Digest::of(content.as_bytes());
-        (key, LockedBase { digest, glibc: Some("2.34".into()), uncompressed_size: 10 })
+        (key, LockedBase { digest, glibc: Some("2.34".into()), uncompressed_sizes: vec![10, 7], usual: true })
     }
 
     pub(super) fn layer(destination: &str, path: &str, content: &str) -> (LayerKey, LockedLayer) {

@@ -12,13 +12,13 @@ use std::sync::Arc;
 
 use super::blocking;
 use super::draft::Draft;
-use crate::base::Base;
 use crate::base::reference::BaseReference;
 use crate::config::{ImageRequest, LockRequest};
 use crate::event::{Event, Session};
 use crate::layer::facts::LayerFacts;
 use crate::layer::gzip::FORMAT_VERSION;
 use crate::layer::plan::{LayerSpec, Told};
+use crate::layer::tree::Tree;
 use crate::layer::{Layer, Pipeline, lfs};
 use crate::lock::change::{Change, changes};
 use crate::lock::{BaseKey, FILE_NAME, Findings, LayerKey, Lock, LockedBase, LockedLayer, file};
@@ -57,9 +57,8 @@ impl Locking {
     }
 
     /// What the base of an image is locked to.
-    pub(super) fn base(&self, image: &ImageRequest, architecture: Architecture) -> Option<Digest> {
-        let key = base_key(&image.base, &image.base_directory, architecture)?;
-        Some(self.lock.bases.get(&key)?.digest)
+    pub(super) fn base(&self, image: &ImageRequest, architecture: Architecture) -> Option<&LockedBase> {
+        self.lock.bases.get(&base_key(&image.base, &image.base_directory, architecture)?)
     }
 
     /// Records what the lock knows of layers to be made, so that what is unchanged need not be made.
@@ -223,18 +222,13 @@ pub(super) fn base_key(reference: &str, directory: &Path, architecture: Architec
     is_remote.then(|| BaseKey { reference: reference.to_string(), platform: architecture.platform() })
 }
 
-/// The entry of a base whose layers were looked through.
-pub(super) fn locked_base(image: &ImageRequest, base: &Base, facts: &[LayerFacts]) -> Option<(BaseKey, LockedBase)> {
-    let key = base_key(&image.base, &image.base_directory, base.architecture)?;
-    Some((key, describe_base(base.digest?, facts)))
-}
-
-/// What is locked of a base.
-pub(super) fn describe_base(digest: Digest, facts: &[LayerFacts]) -> LockedBase {
+/// What is locked of a base whose layers were looked through.
+pub(super) fn describe_base(digest: Digest, facts: &[LayerFacts], tree: &Tree) -> LockedBase {
     LockedBase {
         digest,
         glibc: facts.iter().rev().find_map(|layer| layer.glibc.clone()),
-        uncompressed_size: facts.iter().map(|layer| layer.uncompressed_size).sum(),
+        uncompressed_sizes: facts.iter().map(|layer| layer.uncompressed_size).collect(),
+        usual: tree.is_usual(),
     }
 }
 

@@ -48,7 +48,8 @@ reference = "a:1"
 platform = "linux/amd64"
 digest = "{}"
 glibc = "2.34"
-uncompressed-size = 10
+uncompressed-sizes = [10, 7]
+usual = true
 
 [[layer]]
 destination = "/var/task/x"
