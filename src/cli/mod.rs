@@ -388,6 +388,9 @@ pub struct ImageArgs {
 
     /// Also write the images to PATH, as oci-dir, oci-archive or docker-archive [default: oci-dir, in the target
     /// directory]
+    ///
+    /// Archives hold one image. Without PATH each goes to `<target directory>/lambda-image/<binary>.oci.tar` or
+    /// `.docker.tar`.
     #[arg(long, value_name = "FORMAT[:PATH]", help_heading = OUTPUT)]
     pub output: Option<OutputArg>,
 

@@ -4,6 +4,7 @@
 //! all of it is there.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -54,9 +55,9 @@ pub async fn run(request: BuildRequest, session: &Session) -> Result<()> {
         .await?
     };
     for (draft, layers) in drafts.into_iter().zip(layers) {
-        let (store, session, output) = (Arc::clone(&store), session.clone(), request.output.clone());
+        let (store, session) = (Arc::clone(&store), session.clone());
         let created = request.source_date_epoch;
-        blocking(move || finish(&draft, layers, created, &output, &store, &session)).await?;
+        blocking(move || finish(&draft, layers, created, &store, &session)).await?;
     }
     let (saving, telling) = (Arc::clone(&store), session.clone());
     blocking(move || locking.save(&found, &saving, &telling)).await?;
@@ -71,27 +72,26 @@ pub async fn run(request: BuildRequest, session: &Session) -> Result<()> {
 
 /// What is wrong whatever is compiled.
 pub(super) fn refuse_early(request: &BuildRequest) -> Result<()> {
+    let mut archives: HashMap<&Path, Vec<String>> = HashMap::new();
     for image in &request.images {
         BaseReference::parse(&image.base, &image.base_directory)?;
+        match &image.output {
+            Output::Store => {}
+            Output::OciDir(path) => layout::refuse_target(path)?,
+            Output::OciArchive(path) | Output::DockerArchive(path) => {
+                archive::refuse_target(path)?;
+                archives.entry(path).or_default().push(format!("`{}`", image.bin));
+            }
+        }
     }
-    match &request.output {
-        Output::Store => {}
-        Output::OciDir(path) => layout::refuse_target(path)?,
-        Output::OciArchive(path) | Output::DockerArchive(path) => archive::refuse_target(path)?,
-    }
-    if let Output::OciArchive(path) | Output::DockerArchive(path) = &request.output
-        && request.images.len() > 1
-    {
-        let bins: Vec<_> = request.images.iter().map(|image| format!("`{}`", image.bin)).collect();
-        return Err(Problem::usage(format!(
-            "`{}` takes one image, and there are {}: {}",
-            path.display(),
-            bins.len(),
-            bins.join(", ")
-        ))
-        .help("choose one with `--bin`, or write a layout of all with `--output oci-dir:PATH`"));
-    }
-    Ok(())
+    let Some((path, bins)) = archives.into_iter().find(|(_, bins)| bins.len() > 1) else { return Ok(()) };
+    Err(Problem::usage(format!(
+        "`{}` takes one image, and there are {}: {}",
+        path.display(),
+        bins.len(),
+        bins.join(", ")
+    ))
+    .help("choose one with `--bin`, leave out the path, or write a layout of all with `--output oci-dir:PATH`"))
 }
 
 /// Makes the layers of all images, each different one once: binaries of a workspace share their assets.
@@ -134,19 +134,12 @@ async fn make_layers(
 }
 
 /// Composes the image, gives it its name in the layout, and writes what else was asked for.
-fn finish(
-    draft: &Draft,
-    layers: Vec<Layer>,
-    created: Option<u64>,
-    output: &Output,
-    store: &Store,
-    session: &Session,
-) -> Result<()> {
+fn finish(draft: &Draft, layers: Vec<Layer>, created: Option<u64>, store: &Store, session: &Session) -> Result<()> {
     session.check()?;
     let image = draft.compose(&layers, created)?;
     let ImageRequest { package, bin, .. } = &draft.request;
     layout::add(store, bin, &image, session)?;
-    match output {
+    match &draft.request.output {
         Output::Store => {}
         Output::OciDir(path) => {
             layout::export(store, bin, &image, path, session)?;

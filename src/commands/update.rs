@@ -186,22 +186,25 @@ impl Updating<'_> {
             let tree = Tree::merge(&facts(&base_layers, &store)?);
             let specs = plan::plan(std::mem::take(&mut assets.packs), &tree, base_layers.len())?;
             let (specs, locked) = locking.settle(specs, &assets, image.compression_level, &session)?;
-            let layers = specs.into_iter().zip(locked).filter_map(|(spec, locked)| Some((spec, locked.key?)));
+            let layers = specs.into_iter().zip(locked);
+            let layers = layers.filter_map(|(spec, locked)| Some((spec, (locked.key?, locked.part))));
             let layers: Vec<_> = layers.collect();
-            let keys: Vec<_> = layers.iter().map(|(_, key)| key.clone()).collect();
+            let keys: Vec<_> = layers.iter().map(|(_, (key, _))| key.clone()).collect();
             let is_meant = |key: &LayerKey| match &renewed {
                 Renewed::Outdated => locking.lock.layers.get(key).is_some_and(|layer| layer.format != FORMAT_VERSION),
                 Renewed::Only { destinations, .. } => destinations.iter().any(|wanted| goes_to(key, wanted)),
             };
             let (specs, meant): (Vec<_>, Vec<_>) =
-                layers.into_iter().filter(|(spec, key)| spec.told.is_none() && is_meant(key)).unzip();
+                layers.into_iter().filter(|(spec, (key, _))| spec.told.is_none() && is_meant(key)).unzip();
             if dry_run {
+                let meant = meant.into_iter().map(|(key, _)| key).collect();
                 return Ok((would_change(&locking, meant), keys));
             }
             let made = pipeline.make(&specs, &store, &session, Reuse::Nothing)?;
             let mut found = BTreeMap::new();
-            for ((key, spec), layer) in meant.into_iter().zip(&specs).zip(&made) {
-                let mut entry = locking.found(&Used { key: &key, spec, layer }, &session)?;
+            for (((key, part), spec), layer) in meant.into_iter().zip(&specs).zip(&made) {
+                let part = part.as_deref();
+                let mut entry = locking.found(&Used { key: &key, spec, part, layer }, &session)?;
                 entry.format = FORMAT_VERSION;
                 found.insert(key, entry);
             }

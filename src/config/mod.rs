@@ -40,8 +40,6 @@ pub struct BuildRequest {
     pub images: Vec<ImageRequest>,
     /// How to run cargo; absent when no image is compiled.
     pub compile: Option<CompileRequest>,
-    /// Where the images go.
-    pub output: Output,
     /// What becomes of the lock.
     pub lock: LockRequest,
     /// Where each image's blobs may be, in their order, if assets that are not here are to come from there.
@@ -100,6 +98,8 @@ pub struct ImageRequest {
     pub format: Format,
     /// Globs of files that may look like secrets, for all assets.
     pub allow_secrets: Vec<String>,
+    /// Where it goes besides the layout.
+    pub output: Output,
 }
 
 /// Where an image's binary comes from.
@@ -156,9 +156,8 @@ fn settle(project: project::Project, args: &BuildArgs, environment: &Environment
     let store = project.target_directory.join("lambda-image");
     let lock = lock_request(&project, args);
     Ok(BuildRequest {
-        output: output(args.image.output.as_ref(), &store, &environment.directory),
+        images: images(project.selected, args, &store, &environment.directory)?,
         store,
-        images: images(project.selected, args, &environment.directory)?,
         compile,
         lock,
         blobs: Vec::new(),
@@ -181,7 +180,12 @@ fn lock_request(project: &project::Project, args: &BuildArgs) -> LockRequest {
     }
 }
 
-fn images(selected: Vec<project::Selected>, args: &BuildArgs, directory: &Path) -> Result<Vec<ImageRequest>> {
+fn images(
+    selected: Vec<project::Selected>,
+    args: &BuildArgs,
+    store: &Path,
+    directory: &Path,
+) -> Result<Vec<ImageRequest>> {
     let name = args.selection.name.as_ref();
     if let (Some(name), true) = (name, selected.len() > 1) {
         let bins: Vec<String> = selected.iter().map(|selected| format!("`{}`", selected.bin)).collect();
@@ -201,21 +205,25 @@ fn images(selected: Vec<project::Selected>, args: &BuildArgs, directory: &Path) 
             BinarySource::None => asked.or(Some(Architecture::Amd64)),
             BinarySource::Cargo | BinarySource::File(_) => asked,
         };
+        let output = output(args.image.output.as_ref(), &bin, store, directory);
         let settings = selected.settings.under_flags(&args.image, directory);
-        Ok(settings.settle((selected.package, bin), selected.source, architecture, directory))
+        Ok(settings.settle((selected.package, bin), selected.source, architecture, output, directory))
     };
     selected.into_iter().map(image).collect()
 }
 
-fn output(asked: Option<&OutputArg>, store: &Path, directory: &Path) -> Output {
+/// Archives hold one image each, so without a path each has its own, named by the binary.
+fn output(asked: Option<&OutputArg>, bin: &str, store: &Path, directory: &Path) -> Output {
     let Some(OutputArg { kind, path }) = asked else { return Output::Store };
     let path = path.as_ref().map(|path| directory.join(path));
     match (kind, path) {
         (OutputKind::OciDir, None) => Output::Store,
         (OutputKind::OciDir, Some(path)) => Output::OciDir(path),
-        (OutputKind::OciArchive, path) => Output::OciArchive(path.unwrap_or_else(|| store.join("oci-archive.tar"))),
+        (OutputKind::OciArchive, path) => {
+            Output::OciArchive(path.unwrap_or_else(|| store.join(format!("{bin}.oci.tar"))))
+        }
         (OutputKind::DockerArchive, path) => {
-            Output::DockerArchive(path.unwrap_or_else(|| store.join("docker-archive.tar")))
+            Output::DockerArchive(path.unwrap_or_else(|| store.join(format!("{bin}.docker.tar"))))
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::platform::Architecture;
 
 use super::destination::DestinationSettings;
 use super::table::{AssetTable, FormatWord, Table, Words};
-use super::{Asset, BinarySource, Format, ImageRequest};
+use super::{Asset, BinarySource, Format, ImageRequest, Output};
 
 /// The base of images that name none: AWS's own for compiled functions.
 const DEFAULT_BASE: &str = "public.ecr.aws/lambda/provided:al2023";
@@ -119,6 +119,7 @@ impl Settings {
         (package, bin): (String, String),
         binary: BinarySource,
         architecture: Option<Architecture>,
+        output: Output,
         directory: &Path,
     ) -> ImageRequest {
         let (base, base_directory) = self.base.unwrap_or_else(|| (DEFAULT_BASE.into(), directory.to_owned()));
@@ -137,6 +138,7 @@ impl Settings {
             compression_level: self.compression_level.unwrap_or(DEFAULT_LEVEL),
             format: self.format.unwrap_or(Format::Oci),
             allow_secrets: self.allow_secrets.unwrap_or_default(),
+            output,
         }
     }
 }
@@ -173,7 +175,7 @@ mod tests {
     }
 
     fn settled(settings: Settings) -> ImageRequest {
-        settings.settle(("p".into(), "b".into()), BinarySource::Cargo, None, Path::new("/cwd"))
+        settings.settle(("p".into(), "b".into()), BinarySource::Cargo, None, Output::Store, Path::new("/cwd"))
     }
 
     #[test]

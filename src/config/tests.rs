@@ -225,13 +225,13 @@ fn outputs_go_where_they_are_sent_or_beside_the_layout() {
         ("oci-dir", Output::Store),
         ("oci-dir:x", Output::OciDir("/cwd/x".into())),
         ("oci-archive:/x.tar", Output::OciArchive("/x.tar".into())),
-        ("oci-archive", Output::OciArchive("/t/lambda-image/oci-archive.tar".into())),
-        ("docker-archive", Output::DockerArchive("/t/lambda-image/docker-archive.tar".into())),
+        ("oci-archive", Output::OciArchive("/t/lambda-image/app.oci.tar".into())),
+        ("docker-archive", Output::DockerArchive("/t/lambda-image/app.docker.tar".into())),
     ] {
         let asked: OutputArg = text.parse().expect("an output");
-        assert_eq!(output(Some(&asked), store, directory), expected, "{text}");
+        assert_eq!(output(Some(&asked), "app", store, directory), expected, "{text}");
     }
-    assert_eq!(output(None, store, directory), Output::Store);
+    assert_eq!(output(None, "app", store, directory), Output::Store);
 }
 
 #[test]

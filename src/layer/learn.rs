@@ -32,7 +32,7 @@ impl Pipeline {
             return Ok(());
         }
         let records = store.records();
-        let (tar, last) = (TarRecord { diff_id, uncompressed_size }, last_key(spec));
+        let (tar, last) = (TarRecord { diff_id, uncompressed_size }, last_key(spec, uncompressed_size));
         if records.get::<TarRecord>(Kind::Fingerprint, &last).as_ref() != Some(&tar) {
             records.put(Kind::Fingerprint, &last, &tar)?;
         }

@@ -189,7 +189,7 @@ impl Pipeline {
             let tar = TarRecord { diff_id, uncompressed_size };
             let fingerprint = entries::fingerprint(&spec.entries, &format!("format {FORMAT_VERSION}"));
             remember_tar(spec, store, &fingerprint, &tar, making.listed_at)?;
-            store.records().put(Kind::Fingerprint, &last_key(spec), &tar)
+            store.records().put(Kind::Fingerprint, &last_key(spec, uncompressed_size), &tar)
         };
         match remember() {
             Ok(()) => {}
@@ -286,8 +286,8 @@ pub(super) fn layer(
     Layer { name, origin, descriptor, diff_id, uncompressed_size, reused, blob: store.blob_path(&digest) }
 }
 
-/// Hashes the tar without compressing it, if what was last packed under this name had the same size and is `known`
-/// still: most likely only time stamps changed, as after a fresh checkout.
+/// Hashes the tar without compressing it, if a tar of the same size was packed for the same place and is `known` still:
+/// most likely only time stamps or names for people changed, as after a fresh checkout.
 fn hash_if_promising(
     spec: &LayerSpec,
     making: &Making<'_>,
@@ -295,7 +295,7 @@ fn hash_if_promising(
 ) -> Result<Option<TarRecord>> {
     let Making { store, session, .. } = *making;
     let tar_size = tarball::size(&spec.entries);
-    let last = store.records().get::<TarRecord>(Kind::Fingerprint, &last_key(spec));
+    let last = store.records().get::<TarRecord>(Kind::Fingerprint, &last_key(spec, tar_size));
     if !last.is_some_and(|last| last.uncompressed_size == tar_size && known(&last)) {
         return Ok(None);
     }
@@ -316,11 +316,11 @@ fn remember_tar(spec: &LayerSpec, store: &Store, fingerprint: &str, tar: &TarRec
     store.records().put(Kind::Fingerprint, fingerprint, tar)
 }
 
-/// What identifies a layer from build to build: the first thing in it.
-pub(super) fn last_key(spec: &LayerSpec) -> String {
+/// What identifies a layer from build to build: the first thing in it and its size, whatever people call it.
+pub(super) fn last_key(spec: &LayerSpec, tar_size: u64) -> String {
     let first = spec.entries.iter().find(|entry| !matches!(entry.content, Content::Directory { .. }));
     let place = first.or(spec.entries.last()).map(|entry| entry.path.to_string_lossy().into_owned());
-    format!("last {} {}", spec.name, place.unwrap_or_default())
+    format!("last {tar_size} {}", place.unwrap_or_default())
 }
 
 /// Headers as they were written, and what the ELF files among the sources say.

@@ -85,7 +85,7 @@ impl Pipeline {
     #[must_use]
     pub fn new(threads: usize, level: u32) -> Self {
         let threads = threads.max(1);
-        Self { level, threads, budget: Budget::new(), compressors: Compressors::new(threads) }
+        Self { level, threads, budget: Budget::new(threads), compressors: Compressors::new(threads) }
     }
 
     /// The compression level.

@@ -88,7 +88,8 @@ impl LayerSpec {
 /// Lays packs out in layers on top of a base of `base_layers` layers whose file system is `base`.
 ///
 /// # Errors
-/// When two sources have one path, or one would replace something of the base's that must stay.
+/// When two sources have one path, one would replace something of the base's that must stay, or the base has so many
+/// layers that ours do not fit.
 pub fn plan(packs: Vec<Pack>, base: &Tree, base_layers: usize) -> Result<Vec<LayerSpec>> {
     check_conflicts(&packs)?;
     let mut passed = HashSet::new();
@@ -99,6 +100,14 @@ pub fn plan(packs: Vec<Pack>, base: &Tree, base_layers: usize) -> Result<Vec<Lay
     }
     let mut layers: Vec<_> = packs.into_iter().enumerate().flat_map(|(number, pack)| split(number, pack)).collect();
     share_smallest(&mut layers, LAYER_LIMIT.saturating_sub(base_layers).max(1));
+    if base_layers + layers.len() > LAYER_LIMIT {
+        return Err(Problem::refused(format!(
+            "the image would have {} layers, {base_layers} of them the base's; Lambda takes manifests of about \
+             {LAYER_LIMIT}",
+            base_layers + layers.len()
+        ))
+        .help("choose a base of fewer layers, or squash this one: `podman build --squash-all`"));
+    }
     for layer in &mut layers {
         settle(layer, base);
     }
@@ -115,9 +124,10 @@ fn split(number: usize, pack: Pack) -> Vec<LayerSpec> {
     let (mut large, rest): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.size() >= OWN_LAYER_BYTES);
     large.sort_by(|a, b| a.path_bytes().cmp(b.path_bytes()));
     let alone = rest.is_empty() && large.len() == 1;
+    let top = common_directory(large.iter().chain(&rest));
     let own = |entry: Entry| {
-        let file = entry.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let name = if alone || name == file { name.clone() } else { format!("{name}/{file}") };
+        let below = entry.path.strip_prefix(&top).unwrap_or(&entry.path).to_string_lossy();
+        let name = if alone || name == below { name.clone() } else { format!("{name}/{below}") };
         LayerSpec { name, origin, entries: vec![entry], packs: packs.clone(), told: None }
     };
     let mut layers: Vec<_> = large.into_iter().map(own).collect();
@@ -129,6 +139,17 @@ fn split(number: usize, pack: Pack) -> Vec<LayerSpec> {
         layers.push(LayerSpec { name, origin, entries: rest, packs, told: None });
     }
     layers
+}
+
+/// The deepest directory that holds all entries, itself one of them or not: an asset's own, or that of its glob's matches.
+fn common_directory<'a>(entries: impl Iterator<Item = &'a Entry>) -> PathBuf {
+    let directory = |entry: &'a Entry| {
+        if is_directory(entry) { entry.path.as_path() } else { entry.path.parent().unwrap_or(Path::new("")) }
+    };
+    let shared = |one: &'a Path, other: &'a Path| {
+        one.ancestors().find(|ancestor| other.starts_with(ancestor)).unwrap_or(Path::new(""))
+    };
+    entries.map(directory).reduce(shared).unwrap_or(Path::new("")).to_owned()
 }
 
 /// Whether a directory would be missing from the image if only the large files' layers were made.

@@ -121,9 +121,12 @@ fn layer_lines(key: &LayerKey, layer: &LockedLayer) -> String {
     if !key.modes.is_empty() {
         lines.push_str(&format!("modes = {}\n", list(&key.modes)));
     }
-    let LockedLayer { format, diff_id, digest, size, uncompressed_size, files, lfs, beside_lfs } = layer;
+    let LockedLayer { format, diff_id, digest, size, uncompressed_size, files, part, lfs, beside_lfs } = layer;
     lines.push_str(&format!("format = {format}\ndiff-id = \"{diff_id}\"\ndigest = \"{digest}\"\n"));
     lines.push_str(&format!("size = {size}\nuncompressed-size = {uncompressed_size}\nfiles = {files}\n"));
+    if let Some(part) = part {
+        lines.push_str(&format!("part = {}\n", quoted(part)));
+    }
     if let Some(beside) = beside_lfs {
         lines.push_str("lfs = [\n");
         for (path, oid) in lfs {
@@ -173,6 +176,7 @@ struct LayerTable {
     size: u64,
     uncompressed_size: u64,
     files: u64,
+    part: Option<String>,
     #[serde(default)]
     lfs: Vec<LfsTable>,
     beside_lfs: Option<Digest>,
@@ -238,9 +242,9 @@ impl From<LayerTable> for (LayerKey, LockedLayer) {
         };
         let LayerTable { destination, assets, level, modes, format, diff_id, digest, size, .. } = table;
         let key = LayerKey { destination, assets: assets.into_iter().map(asset).collect(), level, modes };
-        let LayerTable { uncompressed_size, files, lfs, beside_lfs, .. } = table;
+        let LayerTable { uncompressed_size, files, part, lfs, beside_lfs, .. } = table;
         let lfs: BTreeMap<_, _> = lfs.into_iter().map(|file| (file.path, file.oid)).collect();
-        (key, LockedLayer { format, diff_id, digest, size, uncompressed_size, files, lfs, beside_lfs })
+        (key, LockedLayer { format, diff_id, digest, size, uncompressed_size, files, part, lfs, beside_lfs })
     }
 }
 

@@ -93,6 +93,8 @@ pub struct LockedLayer {
     pub uncompressed_size: u64,
     /// How many files and links it holds.
     pub files: u64,
+    /// Which part of its asset it is, as its name tells people; absent where it is named as the asset.
+    pub part: Option<String>,
     /// The content of those files that Git LFS keeps, by their paths in the image: the `oid` of their pointers.
     pub lfs: BTreeMap<String, Digest>,
     /// Where there are such files, a digest of everything else in the layer.
@@ -170,6 +172,7 @@ mod tests {
             size: 5,
             uncompressed_size: 9,
             files: 1,
+            part: None,
             lfs: BTreeMap::new(),
             beside_lfs: None,
         }

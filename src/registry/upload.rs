@@ -150,13 +150,19 @@ impl Client {
         };
         self.sessions().push((upload.repository.to_owned(), url.clone()));
         let outcome = self.fill(upload, &url, known, was_cut).await;
-        self.sessions().retain(|(_, open)| *open != url);
+        if !outcome.as_ref().is_err_and(|failure| failure.session.is_some()) {
+            self.forget(&url);
+        }
         outcome
     }
 
     /// The sessions under way. One that was dropped in the middle stays listed.
     fn sessions(&self) -> MutexGuard<'_, Vec<(String, Url)>> {
         self.transport.http.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget(&self, session: &Url) {
+        self.sessions().retain(|(_, open)| open != session);
     }
 
     /// Ends the sessions of uploads that were dropped; only for when none is under way. They would expire by themselves,
@@ -327,6 +333,7 @@ impl Client {
             self.transport.http.send(request).await.ok().map(|response| response.status())
         };
         let status = tokio::time::timeout(ABANDON, end).await.ok().flatten();
+        self.forget(&session.url);
         tracing::debug!(url = redacted(&session.url), ?status, "gave up an upload");
     }
 

@@ -51,6 +51,8 @@ struct Found {
 pub(in crate::commands) struct Locked {
     /// Its entry's key; the binary has none.
     pub key: Option<LayerKey>,
+    /// Which part of its asset it is, as its name tells people.
+    pub part: Option<String>,
     /// Where its files should be, if they are not here.
     pub expected: Option<PathBuf>,
 }
@@ -130,7 +132,10 @@ impl Locking {
             let pointers: BTreeMap<_, _> =
                 pointers.filter(|(path, _)| spec.entries.iter().any(|entry| entry.path == *path)).collect();
             settled.push(match pointers.is_empty() {
-                true => (spec, Locked { key: Some(key), expected: None }),
+                true => {
+                    let part = part_of(&spec, &packed);
+                    (spec, Locked { key: Some(key), part, expected: None })
+                }
                 false => self.pointed(spec, key, &packed, &pointers, session)?,
             });
         }
@@ -159,14 +164,12 @@ impl Locking {
         if layers.iter().enumerate().any(twice) {
             return Err(missing("the lock has it for several bases that it goes into differently"));
         }
-        let alone = layers.len() == 1;
         let layer = |(key, entry): &(&LayerKey, &LockedLayer)| {
-            let file = key.destination.rsplit('/').next().unwrap_or_default();
-            let is_whole = alone || key.destination == found.key.place() || file == found.name;
-            let name = if is_whole { found.name.clone() } else { format!("{}/{file}", found.name) };
+            let part = entry.part.as_ref().map(|part| format!("/{part}")).unwrap_or_default();
+            let name = format!("{}{part}", found.name);
             let (packs, told) = (packs.clone(), Some(told(entry)));
             let spec = LayerSpec { name, origin: Origin::Asset, entries: Vec::new(), packs, told };
-            (spec, Locked { key: Some((*key).clone()), expected: Some(found.root.clone()) })
+            (spec, Locked { key: Some((*key).clone()), part: entry.part.clone(), expected: Some(found.root.clone()) })
         };
         Ok(layers.iter().map(layer).collect())
     }
@@ -197,7 +200,8 @@ impl Locking {
             return Err(not_fetched(why));
         }
         let expected = packed.first().map(|found| found.root.clone());
-        Ok((LayerSpec { told: Some(told(entry)), ..spec }, Locked { key: Some(key), expected }))
+        let part = entry.part.clone();
+        Ok((LayerSpec { told: Some(told(entry)), ..spec }, Locked { key: Some(key), part, expected }))
     }
 
     /// Refuses assets of which the lock has layers or files that are not here.
@@ -284,6 +288,12 @@ pub(super) fn files(spec: &LayerSpec) -> u64 {
 
 fn is_directory(entry: &Entry) -> bool {
     matches!(entry.content, Content::Directory { .. })
+}
+
+/// What a layer's name says beside its asset's.
+fn part_of(spec: &LayerSpec, packed: &[&Found]) -> Option<String> {
+    let name = &packed.first()?.name;
+    spec.name.strip_prefix(name.as_str())?.strip_prefix('/').map(str::to_owned)
 }
 
 fn key_of(spec: &LayerSpec, packed: &[&Found], level: u32) -> LayerKey {

@@ -39,6 +39,8 @@ pub(super) struct Locking {
 pub(super) struct Used<'a> {
     pub key: &'a LayerKey,
     pub spec: &'a LayerSpec,
+    /// Which part of its asset it is.
+    pub part: Option<&'a str>,
     pub layer: &'a Layer,
 }
 
@@ -85,7 +87,10 @@ impl Locking {
             let ours = &layers[draft.base_layers.len()..];
             for ((spec, locked), layer) in draft.specs.iter().zip(&draft.locked).zip(ours) {
                 let Some(key) = &locked.key else { continue };
-                found.layers.insert(key.clone(), self.found(&Used { key, spec, layer }, session)?);
+                found.layers.insert(
+                    key.clone(),
+                    self.found(&Used { key, spec, part: locked.part.as_deref(), layer }, session)?,
+                );
             }
         }
         Ok(found)
@@ -96,7 +101,7 @@ impl Locking {
     /// # Errors
     /// As of [`Locking::findings`].
     pub(super) fn found(&self, used: &Used<'_>, session: &Session) -> Result<LockedLayer> {
-        let Used { key, spec, layer } = *used;
+        let Used { key, spec, part, layer } = *used;
         let entry = self.lock.layers.get(key);
         if let (Some(entry), Some(_)) = (entry, spec.told) {
             return Ok(entry.clone());
@@ -118,6 +123,7 @@ impl Locking {
             size: layer.descriptor.size,
             uncompressed_size: layer.uncompressed_size,
             files: assets::files(spec),
+            part: part.map(str::to_owned),
             lfs: content.0,
             beside_lfs: content.1,
         })
@@ -159,7 +165,10 @@ impl Locking {
             for ((spec, locked), layer) in draft.specs.iter().zip(&draft.locked).zip(*layers) {
                 let Some(key) = &locked.key else { continue };
                 if let Some(layer) = layer {
-                    found.layers.insert(key.clone(), self.found(&Used { key, spec, layer }, session)?);
+                    found.layers.insert(
+                        key.clone(),
+                        self.found(&Used { key, spec, part: locked.part.as_deref(), layer }, session)?,
+                    );
                     continue;
                 }
                 let entry = self.lock.layers.get(key);

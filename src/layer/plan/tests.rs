@@ -3,6 +3,7 @@
 use super::super::entries::{Source, Stat};
 use super::super::facts::{EntryFacts, LayerFacts};
 use super::*;
+use crate::problem::Exit;
 
 fn file(path: &str, size: u64) -> Entry {
     let stat = Stat { identity: (1, 2), size, modified: (3, 4), changed: (5, 6) };
@@ -60,6 +61,7 @@ fn large_files_have_their_own_layers_and_the_rest_shares_one() {
         file("var/task/m/small", OWN_LAYER_BYTES - 1),
         file("var/task/m/a.bin", OWN_LAYER_BYTES + 1),
         directory("var/task/m/empty"),
+        file("var/task/m/v2/a.bin", OWN_LAYER_BYTES),
     ];
     let single = vec![file("var/task/db", OWN_LAYER_BYTES)];
     let held = vec![directory("var/task/h"), file("var/task/h/model", OWN_LAYER_BYTES)];
@@ -75,6 +77,7 @@ fn large_files_have_their_own_layers_and_the_rest_shares_one() {
         [
             "m/a.bin: var/, var/task/, var/task/m/, var/task/m/a.bin",
             "m/b.bin: var/, var/task/, var/task/m/, var/task/m/b.bin",
+            "m/v2/a.bin: var/, var/task/, var/task/m/, var/task/m/v2/, var/task/m/v2/a.bin",
             "m: var/, var/task/, var/task/m/, var/task/m/empty/, var/task/m/small",
             "db: var/, var/task/, var/task/db",
             "h/model: var/, var/task/, var/task/h/, var/task/h/model",
@@ -167,5 +170,11 @@ fn past_a_hundred_layers_the_smallest_share_one() {
     assert_eq!(shared.packs, [93, 94, 95, 96]);
     let expected = "small assets: var/, var/task/, var/task/093, var/task/094, var/task/095, var/task/096";
     assert_eq!(laid_out(std::slice::from_ref(shared)), [expected]);
-    assert_eq!(plan(packs(3), &Tree::default(), 200).expect("a plan").len(), 2, "the binary never shares");
+    assert_eq!(plan(packs(3), &Tree::default(), 98).expect("a plan").len(), 2, "the binary never shares");
+    for base_layers in [99, 200] {
+        let problem = plan(packs(3), &Tree::default(), base_layers).expect_err("too many");
+        assert_eq!(problem.exit(), Exit::Refused);
+        assert!(problem.message().contains(&format!("{} layers", base_layers + 2)), "{problem}");
+        assert!(problem.next_step().is_some());
+    }
 }

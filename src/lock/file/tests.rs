@@ -11,6 +11,7 @@ fn lock() -> Lock {
         exclude: vec!["*.tmp".into(), "a'b".into()],
         follow_symlinks: true,
     };
+    lfs.part = Some("v2/big.bin".into());
     key.modes = vec!["1777 /tmp".into()];
     lfs.lfs = BTreeMap::from([("/var/task/models/big.bin".into(), Digest::of(b"big"))]);
     lfs.beside_lfs = Some(Digest::of(b"rest"));
