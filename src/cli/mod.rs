@@ -10,6 +10,7 @@
 )]
 
 pub mod check;
+mod renew;
 pub mod values;
 
 use std::ffi::{OsStr, OsString};
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub use renew::{OutdatedArgs, UpdateArgs};
 use values::{AssetArg, ColorArg, EntrypointArg, EnvArg, FormatArg, JobsArg, MessageFormatArg, OutputArg};
 
 const SELECTION: &str = "Package Selection";
@@ -71,7 +73,7 @@ pub enum Command {
     /// Without WHAT, looks up what the tags of all base images mean now, and makes the layers anew that were locked by
     /// another version of this program, for all packages in the workspace. `base` does the former only, and a
     /// destination (`/var/task/models`, or relative to /var/task) makes the layers of that asset anew.
-    #[command(after_help = UPDATE_EXAMPLES)]
+    #[command(after_help = renew::EXAMPLES)]
     Update(Box<UpdateArgs>),
 
     /// Say which base images of lambda-image.lock have newer digests
@@ -79,12 +81,6 @@ pub enum Command {
     /// Prints one line for each: the reference, the platform, the locked digest and the newer one. Changes nothing.
     Outdated(Box<OutdatedArgs>),
 }
-
-const UPDATE_EXAMPLES: &str = "\
-Examples:
-  cargo lambda-image update
-  cargo lambda-image update base --dry-run
-  cargo lambda-image update models/large.onnx";
 
 const BUILD_EXAMPLES: &str = "\
 Every flag can be set by an environment variable, CARGO_LAMBDA_IMAGE_<FLAG>, and most by the table
@@ -189,7 +185,7 @@ pub struct DestinationArgs {
 }
 
 /// The ids of flags that say what an image is made of, and would be ignored for one that is there.
-const NOT_WITH_AN_IMAGE: [&str; 17] = [
+const NOT_WITH_AN_IMAGE: [&str; 18] = [
     "binary_path",
     "no_binary",
     "features",
@@ -202,45 +198,13 @@ const NOT_WITH_AN_IMAGE: [&str; 17] = [
     "target",
     "base",
     "asset",
+    "assets_from_lock",
     "handler",
     "env",
     "entrypoint",
     "working_directory",
     "format",
 ];
-
-/// What `update` can be told: all that `build` can, so that it finds the same images.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-pub struct UpdateArgs {
-    /// What `build` is told.
-    #[command(flatten)]
-    pub build: BuildArgs,
-
-    /// `base`, or the destination of an asset or one of its files [default: all that is outdated]
-    #[arg(value_name = "WHAT")]
-    pub what: Vec<String>,
-
-    /// Say what would change, and change nothing
-    #[arg(long)]
-    pub dry_run: bool,
-}
-
-/// What `outdated` can be told.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-pub struct OutdatedArgs {
-    // First, as in `build`.
-    /// How much is said, and how.
-    #[command(flatten)]
-    pub talk: TalkArgs,
-
-    /// Directory for all generated artifacts
-    #[arg(long, value_name = "DIRECTORY")]
-    pub target_dir: Option<PathBuf>,
-
-    /// What Cargo may change and reach.
-    #[command(flatten)]
-    pub manifest: ManifestArgs,
-}
 
 /// Which binaries become images.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]

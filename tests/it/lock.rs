@@ -232,3 +232,13 @@ fn a_merge_conflict_is_told_as_one_and_its_fix_works() {
     build(&project).succeed();
     build(&project).arg("--locked").succeed();
 }
+
+#[test]
+fn an_asset_that_holds_the_lock_is_packed_without_it() {
+    let project = project();
+    let config = CONFIG.replace("{ path = \"x.db\" }", "{ path = \".\", to = \"all\", exclude = [\"target\"] }");
+    project.write("lambda-image.toml", config);
+    let first = build(&project).succeed();
+    assert!(project.path(FILE_NAME).exists());
+    assert_eq!(build(&project).args(["--locked", "--no-cache"]).succeed(), first);
+}

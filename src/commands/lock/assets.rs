@@ -14,7 +14,7 @@ use crate::commands::login::Logins;
 use crate::commands::push::target;
 use crate::config::{BuildRequest, Destination, ImageRequest};
 use crate::event::Session;
-use crate::layer::entries::{Content, Entry};
+use crate::layer::entries::{Content, Entry, Stat};
 use crate::layer::lfs::{self, LfsContent, Pointer};
 use crate::layer::plan::{LayerSpec, OWN_LAYER_BYTES, Pack, SHARED_NAME};
 use crate::layer::walk::{self, Asset};
@@ -79,6 +79,7 @@ impl Locking {
         let is_absent = may_stand_in && walk::is_absent(&asset)?;
         let mut entries = if is_absent { Vec::new() } else { walk::walk(&asset)? };
         refuse_own_store(&asset, &entries, store)?;
+        self.leave_out_the_lock(&mut entries);
         let pointers = lfs::pointers(&entries)?;
         if !pointers.is_empty() && !may_stand_in {
             return Err(lfs::not_fetched(&asset.shown, &entries, &pointers));
@@ -95,11 +96,21 @@ impl Locking {
         Ok((Pack { name: asset.name, origin: Origin::Asset, entries }, found))
     }
 
+    /// The lock says what the layers are, so none can hold it. It is there from the second build on, and must not make that
+    /// one another.
+    fn leave_out_the_lock(&self, entries: &mut Vec<Entry>) {
+        let Ok(metadata) = std::fs::metadata(&self.request.path) else { return };
+        let lock = Stat::of(&metadata).identity;
+        entries.retain(|entry| !matches!(&entry.content, Content::File(source) if source.stat.identity == lock));
+    }
+
     fn asset_key(&self, asset: &Asset) -> Result<AssetKey> {
-        let root = self.request.path.parent().unwrap_or(Path::new("/"));
-        let path = match Path::new(&asset.path).is_absolute() {
+        let from = real(self.request.path.parent().unwrap_or(Path::new("/")));
+        let root = walk::root(&Asset { directory: real(&asset.directory), ..asset.clone() });
+        // What lies elsewhere by its absolute path is there on every machine.
+        let path = match Path::new(&asset.path).is_absolute() && !root.starts_with(&from) {
             true => asset.path.clone(),
-            false => relative(&walk::root(&Asset { directory: real(&asset.directory), ..asset.clone() }), &real(root)),
+            false => relative(&root, &from),
         };
         let to = walk::place(asset)?;
         Ok(AssetKey { path, to, exclude: asset.exclude.clone(), follow_symlinks: asset.follow_symlinks })
