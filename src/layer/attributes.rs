@@ -3,7 +3,9 @@
 //! Only the attribute `filter` is looked at. Git itself is not asked: a checkout in a container may have none.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,8 +15,9 @@ use globset::{GlobBuilder, GlobMatcher};
 #[derive(Debug, Default)]
 pub(super) struct Attributes {
     files: HashMap<PathBuf, Arc<Vec<Rule>>>,
-    /// What counts for the files of a directory, the highest precedence first; files without rules are left out.
-    directories: HashMap<PathBuf, Vec<Scope>>,
+    /// The directory of the file asked about last, and what counts in it: the highest precedence first, files without rules
+    /// left out. Who asks goes through directory by directory.
+    last: Option<(PathBuf, Vec<Scope>)>,
 }
 
 /// The rules of one file of attributes.
@@ -38,12 +41,15 @@ struct Rule {
 impl Attributes {
     /// Whether the file at this absolute path is given to LFS.
     pub(super) fn gives_to_lfs(&mut self, path: &Path) -> bool {
-        let Some(directory) = path.parent() else { return false };
-        if !self.directories.contains_key(directory) {
-            let scopes = self.scopes(directory);
-            self.directories.insert(directory.to_owned(), scopes);
+        let bytes = path.as_os_str().as_bytes();
+        let Some(slash) = bytes.iter().rposition(|byte| *byte == b'/') else { return false };
+        let directory = OsStr::from_bytes(&bytes[..slash.max(1)]);
+        match &self.last {
+            Some((last, _)) if last.as_os_str() == directory => {}
+            _ => self.last = Some((directory.into(), self.scopes(Path::new(directory)))),
         }
-        self.directories[directory].iter().find_map(|scope| scope.decide(path)).unwrap_or(false)
+        let scopes = self.last.as_ref().map_or(&[][..], |(_, scopes)| scopes);
+        scopes.iter().find_map(|scope| scope.decide(path)).unwrap_or(false)
     }
 
     fn scopes(&mut self, directory: &Path) -> Vec<Scope> {

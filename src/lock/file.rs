@@ -46,6 +46,15 @@ pub fn read(path: &Path) -> Result<Lock> {
 /// # Errors
 /// When it cannot be written.
 pub fn write(path: &Path, lock: &Lock) -> Result<()> {
+    replace(path, &render(lock)).map_err(|problem| match problem.next_step() {
+        Some(_) => problem,
+        None => {
+            problem.help(format!("run once where {FILE_NAME} can be written and commit it; `--locked` never writes it"))
+        }
+    })
+}
+
+fn replace(path: &Path, text: &str) -> Result<()> {
     let failed = || format!("could not write `{}`", path.display());
     // Where the file is a link, what it leads to is replaced, and it stays a link.
     let real = match path.canonicalize() {
@@ -55,7 +64,7 @@ pub fn write(path: &Path, lock: &Lock) -> Result<()> {
     };
     let directory = real.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(directory).or_failed(failed)?;
-    file.write_all(render(lock).as_bytes()).or_failed(failed)?;
+    file.write_all(text.as_bytes()).or_failed(failed)?;
     // Temporary files are private, and this one is read by whoever checks it in.
     let mode = fs::metadata(&real).map_or(0o644, |metadata| metadata.permissions().mode() & 0o777);
     file.as_file().set_permissions(Permissions::from_mode(mode)).or_failed(failed)?;

@@ -168,3 +168,10 @@ fn writing_keeps_links_and_permissions_and_leaves_nothing_beside() {
     assert_eq!(fs::metadata(&file).expect("there").permissions().mode() & 0o777, 0o664);
     assert_eq!(fs::read_dir(directory.path()).expect("listed").count(), 2);
 }
+
+#[test]
+fn a_place_that_cannot_be_written_is_told_with_a_way_on() {
+    let problem = write(Path::new("/proc/lambda-image.lock"), &Lock::default()).expect_err("no such place for files");
+    assert_eq!(problem.message(), "could not write `/proc/lambda-image.lock`");
+    assert!(problem.next_step().is_some());
+}
