@@ -123,30 +123,14 @@ async fn draft(
     drafting: &Drafting<'_>,
     bases: &mut HashMap<BaseRequest, Base>,
 ) -> Result<Draft> {
-    let Drafting { request, locking, logins, store, session, .. } = *drafting;
+    let Drafting { request, locking, store, session, .. } = *drafting;
     let mut assets = {
         let (image, store, locking) = (image.clone(), request.store.clone(), Arc::clone(locking));
         blocking(move || locking.assets(&image, &store)).await?
     };
     let of_binary = binary.as_ref().and_then(|binary| binary.elf.architecture);
     let architecture = image.architecture.or(of_binary).unwrap_or(Architecture::Amd64);
-    let wanted = BaseRequest {
-        reference: image.base.clone(),
-        directory: image.base_directory.clone(),
-        architecture,
-        pinned: locking.base(image, architecture).map(|base| base.digest),
-        offline: request.offline,
-        no_cache: request.no_cache,
-    };
-    // Binaries of a workspace share their base.
-    let base = match bases.get(&wanted) {
-        Some(base) => base.clone(),
-        None => base::resolve(&wanted, &|registry| logins.of(registry), store, session).await?,
-    };
-    let (shown, platform) = (&base.shown, architecture.platform());
-    let ImageRequest { package, bin, .. } = image;
-    session.emit(&Event::BaseResolved { package, bin, reference: shown, digest: base.digest, platform: &platform });
-    bases.insert(wanted, base.clone());
+    let base = resolve(image, architecture, drafting, bases).await?;
     if let Some(Binary { path, elf }) = &binary {
         binary::architecture(path, elf, image.architecture, Some((&base.shown, base.architecture)))?;
     }
@@ -185,6 +169,33 @@ async fn draft(
         Ok(draft)
     })
     .await
+}
+
+/// The base of an image, which binaries of a workspace share: the locked one, if it is locked.
+async fn resolve(
+    image: &ImageRequest,
+    architecture: Architecture,
+    drafting: &Drafting<'_>,
+    bases: &mut HashMap<BaseRequest, Base>,
+) -> Result<Base> {
+    let Drafting { request, locking, logins, store, session, .. } = *drafting;
+    let wanted = BaseRequest {
+        reference: image.base.clone(),
+        directory: image.base_directory.clone(),
+        architecture,
+        pinned: locking.base(image, architecture).map(|base| base.digest),
+        offline: request.offline,
+        no_cache: request.no_cache,
+    };
+    let base = match bases.get(&wanted) {
+        Some(base) => base.clone(),
+        None => base::resolve(&wanted, &|registry| logins.of(registry), store, session).await?,
+    };
+    let (shown, platform) = (&base.shown, architecture.platform());
+    let ImageRequest { package, bin, .. } = image;
+    session.emit(&Event::BaseResolved { package, bin, reference: shown, digest: base.digest, platform: &platform });
+    bases.insert(wanted, base.clone());
+    Ok(base)
 }
 
 /// What an image stands on.

@@ -1,6 +1,6 @@
 //! `lambda-image.lock`: what a build found out about bases and asset layers, for machines that have no records.
 //!
-//! - [`file`]: the file's text, read strictly, and written only when something changed;
+//! - [`mod@file`]: the file's text, read strictly, and written only when something changed;
 //! - [`change`]: what differs between two locks, in words.
 //!
 //! Here is what the lock says and how what a build found out becomes part of it. It knows neither layers' bytes nor

@@ -143,26 +143,7 @@ pub(super) async fn send(
         Supply::Absent { expected } => return Err(absent(target, blob, expected.as_deref())),
     };
     let task = Arc::new(Mutex::new(None::<Task>));
-    let progress = {
-        let (task, session, name) = (Arc::clone(&task), session.clone(), blob.name.to_owned());
-        let total = blob.descriptor.map_or(blob.at_most, |known| known.size);
-        move |progress| {
-            let mut task = task.lock().unwrap_or_else(PoisonError::into_inner);
-            match progress {
-                Progress::Began => {
-                    // A try that failed ends its task by letting it go.
-                    drop(task.take());
-                    *task = Some(session.task(TaskKind::Push, &name, Some(total)));
-                }
-                Progress::Sent(bytes) => {
-                    if let Some(task) = &*task {
-                        task.advance(bytes);
-                    }
-                }
-            }
-        }
-    };
-    let progress: Arc<dyn Fn(Progress) + Send + Sync> = Arc::new(progress);
+    let progress = tell(&task, blob, session);
     let upload = |known, session| Upload { repository, source, known, session, progress: Arc::clone(&progress) };
     let made = match client.upload(upload(blob.descriptor, opened)).await {
         // Another version of the program, or of its compressor, made other bytes of the same content.
@@ -176,6 +157,27 @@ pub(super) async fn send(
     }
     remember(target, &made.digest, store, session);
     Ok((made.digest, made.size, step))
+}
+
+/// Tells in `task` how far the upload of a blob is; each try is a task anew.
+fn tell(task: &Arc<Mutex<Option<Task>>>, blob: &Blob<'_>, session: &Session) -> Arc<dyn Fn(Progress) + Send + Sync> {
+    let (task, session, name) = (Arc::clone(task), session.clone(), blob.name.to_owned());
+    let total = blob.descriptor.map_or(blob.at_most, |known| known.size);
+    Arc::new(move |progress| {
+        let mut task = task.lock().unwrap_or_else(PoisonError::into_inner);
+        match progress {
+            Progress::Began => {
+                // A try that failed ends its task by letting it go.
+                drop(task.take());
+                *task = Some(session.task(TaskKind::Push, &name, Some(total)));
+            }
+            Progress::Sent(bytes) => {
+                if let Some(task) = &*task {
+                    task.advance(bytes);
+                }
+            }
+        }
+    })
 }
 
 /// The descriptor of a layer of ours.
