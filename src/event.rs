@@ -63,6 +63,10 @@ pub enum Event<'a> {
     PolicyTold { policy: &'a str },
     /// An image is complete.
     ImageBuilt { image: &'a ImageResult },
+    /// The lock was written, or in a dry run would be: what changed, a line each.
+    Locked { path: &'a Path, changes: &'a [String], dry_run: bool },
+    /// What a locked base's reference means now.
+    BaseCompared { reference: &'a str, platform: &'a str, locked: Digest, newest: Digest },
     /// Everything asked for is done.
     Finished { elapsed: Duration },
 }

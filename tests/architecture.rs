@@ -22,6 +22,7 @@ fn rooms() -> BTreeMap<&'static str, (u8, &'static [&'static str])> {
         ("image", (1, &["layer", "store"])),
         ("layer", (1, &["store"])),
         ("store", (1, &[])),
+        ("lock", (1, &[])),
         ("cargo", (1, &[])),
         ("oci", (0, &[])),
         ("platform", (0, &[])),

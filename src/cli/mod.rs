@@ -12,6 +12,7 @@
 pub mod check;
 mod functions;
 mod push;
+mod renew;
 pub mod values;
 
 use std::ffi::{OsStr, OsString};
@@ -21,6 +22,7 @@ use clap::{ArgAction, Args, ColorChoice, CommandFactory, FromArgMatches, Parser,
 
 pub use functions::FunctionArgs;
 pub use push::{DestinationArgs, PushArgs};
+pub use renew::{OutdatedArgs, UpdateArgs};
 use values::{AssetArg, ColorArg, EntrypointArg, EnvArg, FormatArg, JobsArg, MessageFormatArg, OutputArg};
 
 const SELECTION: &str = "Package Selection";
@@ -75,6 +77,19 @@ pub enum Command {
     /// that this very push may need to do, and nothing else. Nothing is compiled, built or sent.
     #[command(after_help = POLICY_EXAMPLES, mut_arg("output", |output| output.hide(true)))]
     IamPolicy(Box<PushArgs>),
+
+    /// Renew what lambda-image.lock says
+    ///
+    /// Without WHAT, looks up what the tags of all base images mean now, and makes the layers anew that were locked by
+    /// another version of this program, for all packages in the workspace. `base` does the former only, and a
+    /// destination (`/var/task/models`, or relative to /var/task) makes the layers of that asset anew.
+    #[command(after_help = renew::EXAMPLES)]
+    Update(Box<UpdateArgs>),
+
+    /// Say which base images of lambda-image.lock have newer digests
+    ///
+    /// Prints one line for each: the reference, the platform, the locked digest and the newer one. Changes nothing.
+    Outdated(Box<OutdatedArgs>),
 }
 
 const BUILD_EXAMPLES: &str = "\
@@ -267,6 +282,13 @@ pub struct ImageArgs {
     #[arg(long, value_name = "GLOB", value_parser = checked(check::glob))]
     pub allow_secrets: Vec<String>,
 
+    /// Take assets that are not here from `lambda-image.lock` and the repository's blobs
+    ///
+    /// An asset whose path leads to nothing, or whose files are pointers of Git LFS with the locked content, goes into the
+    /// image as the lock tells. An asset of which only a part is here is an error.
+    #[arg(long)]
+    pub assets_from_lock: bool,
+
     /// Also write the images to PATH, as oci-dir, oci-archive or docker-archive [default: oci-dir, in the target
     /// directory]
     ///
@@ -288,7 +310,7 @@ pub struct ManifestArgs {
     #[arg(long, value_name = "PATH")]
     pub manifest_path: Option<PathBuf>,
 
-    /// Assert that `Cargo.lock` will remain unchanged
+    /// Assert that `Cargo.lock` and `lambda-image.lock` will remain unchanged
     #[arg(long)]
     pub locked: bool,
 
@@ -364,6 +386,8 @@ impl Command {
         match self {
             Self::Build(build) => &build.talk,
             Self::Push(push) | Self::IamPolicy(push) => &push.build.talk,
+            Self::Update(update) => &update.build.talk,
+            Self::Outdated(outdated) => &outdated.talk,
         }
     }
 }

@@ -4,9 +4,12 @@
 
 pub mod build;
 mod draft;
+mod lock;
 mod login;
+pub mod outdated;
 pub mod policy;
 pub mod push;
+pub mod update;
 
 use crate::problem::{Problem, Result};
 

@@ -98,6 +98,11 @@ impl DestinationSettings {
         }
     }
 
+    /// Whether a repository is named.
+    pub(super) fn names_repository(&self) -> bool {
+        self.repository.is_some()
+    }
+
     fn of_flags(flags: &DestinationArgs) -> Self {
         Self {
             repository: flags.repository.clone(),

@@ -103,6 +103,11 @@ pub(super) fn push_over_environment(
     })
 }
 
+/// What the environment asks of `push` about where images go.
+pub(super) fn destination_of_environment(environment: &Environment) -> Result<DestinationArgs> {
+    Ok(asked::<PushArgs>(environment)?.destination)
+}
+
 fn command<A: Args>() -> Command {
     A::augment_args(Command::new("command").disable_help_flag(true).no_binary_name(true))
 }
@@ -273,6 +278,7 @@ fn merge_image(typed: ImageArgs, asked: ImageArgs) -> ImageArgs {
         compression_level,
         format,
         allow_secrets,
+        assets_from_lock,
         output,
         no_cache,
     } = asked;
@@ -289,6 +295,7 @@ fn merge_image(typed: ImageArgs, asked: ImageArgs) -> ImageArgs {
         compression_level: typed.compression_level.or(compression_level),
         format: typed.format.or(format),
         allow_secrets: first(typed.allow_secrets, allow_secrets),
+        assets_from_lock: typed.assets_from_lock || assets_from_lock,
         output: typed.output.or(output),
         no_cache: typed.no_cache || no_cache,
     }

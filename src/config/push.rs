@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::cli::{PushArgs, check};
+use crate::cli::{BuildArgs, DestinationArgs, PushArgs, check};
 use crate::event::{Event, Session};
 use crate::layer::gzip::DEFAULT_LEVEL;
 use crate::platform::Architecture;
@@ -11,7 +11,7 @@ use crate::problem::{Problem, Result};
 
 use super::cargo_lambda::CargoLambda;
 use super::destination::{DestinationSettings, Names, refuse_collisions};
-use super::environment::{Environment, push_over_environment};
+use super::environment::{Environment, destination_of_environment, push_over_environment};
 use super::functions::{FunctionSettings, refuse_idle_flags, refuse_shared};
 use super::project::{self, Selected};
 use super::{BuildRequest, Destination, compile, settle, threads};
@@ -107,6 +107,32 @@ fn destinations(selected: &[Selected], args: &PushArgs, session: &Session) -> Re
     refuse_idle_flags(function_flags, functions.iter().any(|(_, asked)| !asked.is_empty()))?;
     let all = settled.into_iter().zip(functions);
     Ok(all.map(|((_, destination), (_, functions))| Destination { functions, ..destination }).collect())
+}
+
+/// Where the blobs of each image may be, for `build` to fetch those whose files are not here; nowhere where no repository
+/// is named.
+///
+/// # Errors
+/// A repository or tag that is none once its placeholders are filled in.
+pub(super) fn sources(
+    selected: &[Selected],
+    build: &BuildArgs,
+    environment: &Environment,
+) -> Result<Vec<Option<Destination>>> {
+    if !build.image.assets_from_lock {
+        return Ok(Vec::new());
+    }
+    let flags = DestinationArgs { tag: Vec::new(), no_digest_tag: false, ..destination_of_environment(environment)? };
+    let source = |selected: &Selected| {
+        let settings = selected.settings.destination.clone();
+        if flags.repository.is_none() && !settings.names_repository() {
+            return Ok(None);
+        }
+        let bin = build.selection.name.as_deref().unwrap_or(&selected.bin);
+        let names = Names { bin, package: &selected.package, version: selected.version.as_deref() };
+        settings.settle(&flags, names).map(Some)
+    };
+    selected.iter().map(source).collect()
 }
 
 /// An image that is there needs no project; where there is one, its tables count.

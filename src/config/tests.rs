@@ -91,6 +91,7 @@ fn every_flag_has_a_variable_that_means_the_same() {
         ("FORMAT", "docker", &["--format", "docker"]),
         ("ALLOW_SECRETS", "a\nb", &["--allow-secrets", "a", "--allow-secrets", "b"]),
         ("OUTPUT", "oci-dir:x", &["--output", "oci-dir:x"]),
+        ("ASSETS_FROM_LOCK", "true", &["--assets-from-lock"]),
         ("NO_CACHE", "true", &["--no-cache"]),
         ("MANIFEST_PATH", "m", &["--manifest-path", "m"]),
         ("LOCKED", "true", &["--locked"]),

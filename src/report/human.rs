@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -110,8 +111,22 @@ impl Talk {
             Event::Waiting { what } => self.status(NOTE, "Waiting", &format!("for {what}")),
             Event::Warning { message, help } => self.labelled(WARNING, "warning", message, *help),
             Event::Detail { message } if self.verbose => self.status(NOTE, "Detail", message),
+            Event::Locked { path, changes, dry_run: false } => self.locked(path, changes),
+            Event::BaseCompared { reference, platform, locked, newest } if locked == newest => {
+                self.status(GOOD, "Current", &format!("{reference} for {platform}"));
+            }
             Event::Wrote { what, path, .. } => self.status(GOOD, "Wrote", &format!("{what} {}", path.display())),
             _ => {}
+        }
+    }
+
+    /// A few changes are told one by one.
+    fn locked(&self, path: &Path, changes: &[String]) {
+        const FEW: usize = 4;
+        if self.verbose || changes.len() <= FEW {
+            changes.iter().for_each(|change| self.status(GOOD, "Locking", change));
+        } else {
+            self.status(GOOD, "Locking", &format!("{} in {}", count(changes.len(), "change"), path.display()));
         }
     }
 

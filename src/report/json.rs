@@ -55,6 +55,18 @@ enum Message<'a> {
         what: &'a str,
         path: &'a str,
     },
+    Locked {
+        path: &'a str,
+        changes: &'a [String],
+        dry_run: bool,
+    },
+    BaseCompared {
+        reference: &'a str,
+        platform: &'a str,
+        locked: Digest,
+        newest: Digest,
+        outdated: bool,
+    },
     Warning {
         message: &'a str,
         help: Option<&'a str>,
@@ -154,6 +166,14 @@ pub(super) fn message(event: &Event<'_>) -> Option<String> {
         Event::Wrote { package, bin, what, path: written } => {
             path = written.to_string_lossy();
             Message::Wrote { package, bin, what, path: &path }
+        }
+        Event::Locked { path: written, changes, dry_run } => {
+            path = written.to_string_lossy();
+            Message::Locked { path: &path, changes, dry_run: *dry_run }
+        }
+        Event::BaseCompared { reference, platform, locked, newest } => {
+            let (locked, newest) = (*locked, *newest);
+            Message::BaseCompared { reference, platform, locked, newest, outdated: locked != newest }
         }
         Event::Warning { message, help } => Message::Warning { message, help: *help },
         _ => return None,

@@ -221,6 +221,12 @@ impl Reporter for Report {
             }
             (Format::Human, Event::FunctionPlanned { plan, .. }) => self.line(functions::planned(plan).trim_end()),
             (Format::Human, Event::PolicyTold { policy }) => self.line(policy),
+            (Format::Human, Event::Locked { changes, dry_run: true, .. }) => {
+                changes.iter().for_each(|change| self.line(&human::one_line(change)));
+            }
+            (Format::Human, Event::BaseCompared { reference, platform, locked, newest }) if locked != newest => {
+                self.line(&format!("{} {platform} {locked} -> {newest}", human::one_line(reference)));
+            }
             (Format::Human, _) => {}
             (Format::Json, Event::CargoMessage { line }) => self.line(line.trim_end()),
             (Format::Json, event) => {

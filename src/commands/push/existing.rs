@@ -64,6 +64,7 @@ async fn resolve(request: &ExistingRequest, logins: &Logins, store: &Arc<Store>,
         reference: request.reference.clone(),
         directory: request.directory.clone(),
         architecture,
+        pinned: None,
         offline: request.offline,
         no_cache: request.no_cache,
     };

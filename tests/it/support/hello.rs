@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use cargo_lambda_image::lock::FILE_NAME;
+
 use super::program::Program;
 use super::project::Project;
 use super::tools::{succeed, target_directory};
@@ -19,17 +21,17 @@ pub fn testdata(name: &str) -> PathBuf {
 
 /// `build` of `testdata/hello` with `target` as its target directory.
 pub fn build(target: &Path) -> Program {
-    of(Program::build(&testdata("hello")), target)
+    of(Program::build(&copy("hello", target)), target)
 }
 
 /// `push` of `testdata/hello` with `target` as its target directory.
 pub fn push(target: &Path) -> Program {
-    of(Program::push(&testdata("hello")), target)
+    of(Program::push(&copy("hello", target)), target)
 }
 
 fn of(program: Program, target: &Path) -> Program {
     fetch(&testdata("hello"));
-    compiled_there(program.args(["--locked", "--target-dir"]).arg(target)).env("HOME", target)
+    compiled_there(program.arg("--target-dir").arg(target)).env("HOME", target)
 }
 
 /// The program compiles where all projects like `testdata/hello` do, so that their dependencies are compiled once.
@@ -62,7 +64,23 @@ pub fn workspace(table: &str) -> Project {
 
 /// `push` of a workspace.
 pub fn push_workspace(project: &Project) -> Program {
-    compiled_there(project.push().arg("--locked"))
+    compiled_there(project.push())
+}
+
+/// A copy of a project of `testdata` in `target`, with a lock of its own: tests of other bases run at the same time.
+pub fn copy(name: &str, target: &Path) -> PathBuf {
+    let (from, to) = (testdata(name), target.join(name));
+    if !to.is_dir() {
+        std::fs::create_dir_all(&to).expect("made");
+        for entry in std::fs::read_dir(&from).expect("a project of testdata") {
+            let entry = entry.expect("an entry");
+            // What users' builds leave there is theirs.
+            if entry.file_name() != "target" && entry.file_name() != FILE_NAME {
+                succeed(Command::new("cp").arg("-r").arg(entry.path()).arg(&to));
+            }
+        }
+    }
+    to
 }
 
 /// The layout of a target directory.
