@@ -7,7 +7,6 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek as _, Write as _};
 use std::sync::Arc;
 
-use flate2::read::MultiGzDecoder;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -15,6 +14,7 @@ use tokio::sync::mpsc;
 use super::{Base, BaseLayer, Compression, Source};
 use crate::event::{Session, Task, TaskKind, TaskOutcome};
 use crate::layer::facts::LayerFacts;
+use crate::layer::gunzip::Members;
 use crate::layer::{Layer, Origin, Pipeline, facts};
 use crate::oci::{Descriptor, HashingWriter, media_type};
 use crate::problem::{IoContext as _, Problem, Result};
@@ -274,8 +274,9 @@ impl Fetch {
             return Ok(seen.uncompressed_size);
         }
         let blob = BufReader::with_capacity(128 * 1024, self.store.open_blob(&layer.descriptor)?);
-        let tar = Capped { inner: MultiGzDecoder::new(blob), left: MAX_UNPACKED };
-        let (diff_id, facts) = facts::scan(tar, &self.session)?;
+        let mut tar = Capped { inner: Members::new(blob), left: MAX_UNPACKED };
+        let (diff_id, mut facts) = facts::scan(&mut tar, &self.session)?;
+        facts.gzip = Some((layer.descriptor.digest, tar.inner.facts()));
         if diff_id != layer.diff_id {
             return Err(Problem::failed(format!("its tar is {diff_id}, and the config says {}", layer.diff_id))
                 .help("the image contradicts itself; take another, or build it again"));

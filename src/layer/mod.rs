@@ -11,7 +11,10 @@
 pub mod elf;
 pub mod entries;
 pub mod facts;
+mod gathered;
+pub mod gunzip;
 pub mod gzip;
+mod look;
 pub mod make;
 pub mod plan;
 mod probe;

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use super::Origin;
 use super::entries::{Content, Entry, ancestors};
-use super::facts::EntryKind;
+use super::facts::{EntryKind, LayerFacts};
+use super::gathered::Gathered;
 use super::tree::Tree;
 use crate::problem::{Problem, Result};
 
@@ -39,9 +40,23 @@ pub struct LayerSpec {
     pub origin: Origin,
     /// Its entries with all their ancestors, sorted by path.
     pub entries: Vec<Entry>,
+    /// What was found in it, once somebody asked.
+    inside: Gathered,
 }
 
 impl LayerSpec {
+    /// A layer of these entries.
+    #[must_use]
+    pub fn new(name: String, origin: Origin, entries: Vec<Entry>) -> Self {
+        Self { name, origin, entries, inside: Gathered::default() }
+    }
+
+    /// The headers as they are going to be written, and what the first bytes of the sources say. Reads those once.
+    #[must_use]
+    pub fn facts(&self) -> &LayerFacts {
+        self.inside.facts(&self.entries)
+    }
+
     fn content_bytes(&self) -> u64 {
         self.entries.iter().map(Entry::size).sum()
     }
@@ -71,7 +86,7 @@ pub fn plan(packs: Vec<Pack>, base: &Tree, base_layers: usize) -> Result<Vec<Lay
 fn split(pack: Pack) -> Vec<LayerSpec> {
     let Pack { name, origin, entries } = pack;
     if origin == Origin::Binary {
-        return vec![LayerSpec { name, origin, entries }];
+        return vec![LayerSpec::new(name, origin, entries)];
     }
     let (mut large, rest): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.size() >= OWN_LAYER_BYTES);
     large.sort_by(|a, b| a.path_bytes().cmp(b.path_bytes()));
@@ -79,7 +94,7 @@ fn split(pack: Pack) -> Vec<LayerSpec> {
     let own = |entry: Entry| {
         let file = entry.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let name = if alone || name == file { name.clone() } else { format!("{name}/{file}") };
-        LayerSpec { name, origin, entries: vec![entry] }
+        LayerSpec::new(name, origin, vec![entry])
     };
     let mut layers: Vec<_> = large.into_iter().map(own).collect();
     // Directories alone are no reason for a layer beside those of their files.
@@ -87,7 +102,7 @@ fn split(pack: Pack) -> Vec<LayerSpec> {
         || rest.iter().any(|entry| !matches!(entry.content, Content::Directory { .. }))
         || has_empty_directory(&rest, &layers)
     {
-        layers.push(LayerSpec { name, origin, entries: rest });
+        layers.push(LayerSpec::new(name, origin, rest));
     }
     layers
 }
@@ -260,6 +275,7 @@ mod tests {
             mode,
             size: 0,
             link: link.map(str::to_owned),
+            written: None,
         };
         let entries = vec![
             node("usr", EntryKind::Directory, 0o555, None),
