@@ -8,7 +8,7 @@
 //! - bridges: [`base`] brings a base image in, [`publish`] takes an image out;
 //! - wires (async): [`registry`] speaks the registry protocol, [`aws`] asks AWS;
 //! - engines (blocking): [`store`] under [`layer`] under [`image`] under [`check`]; [`cargo`] alone;
-//! - words: [`oci`], [`platform`], [`event`], [`problem`], [`units`].
+//! - words: [`oci`], [`platform`], [`event`], [`finding`], [`problem`], [`units`].
 
 pub mod report;
 
@@ -29,6 +29,7 @@ pub mod layer;
 pub mod store;
 
 pub mod event;
+pub mod finding;
 pub mod oci;
 pub mod platform;
 pub mod problem;
