@@ -42,12 +42,12 @@ pub enum Event<'a> {
     Detail { message: &'a str },
     /// A file or directory with an image was written.
     Wrote { package: &'a str, bin: &'a str, what: &'a str, path: &'a Path },
-    /// What a push has to do is known: with `--dry-run` all that is told.
-    PushPlanned { bin: &'a str, plan: &'a PushPlan },
+    /// What a push has to do is known; in a dry run it is all that is told, and the answer.
+    PushPlanned { package: &'a str, bin: &'a str, plan: &'a PushPlan, dry_run: bool },
     /// A layer is confirmed to be in the repository; layers come as they get there, not in the image's order.
-    LayerPushed { bin: &'a str, layer: &'a PushedLayer },
+    LayerPushed { package: &'a str, bin: &'a str, layer: &'a PushedLayer },
     /// An image is in the repository under all its tags.
-    ImagePushed { bin: &'a str, push: &'a PushResult },
+    ImagePushed { image: &'a ImageResult, push: &'a PushResult },
     /// An image is complete.
     ImageBuilt { image: &'a ImageResult },
     /// Everything asked for is done.
@@ -154,6 +154,17 @@ pub enum PushStep {
     Relay,
     /// It is sent from here.
     Upload,
+}
+
+impl fmt::Display for PushStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Reuse => "reuse",
+            Self::Mount => "mount",
+            Self::Relay => "relay",
+            Self::Upload => "upload",
+        })
+    }
 }
 
 /// One layer of a [`PushPlan`].

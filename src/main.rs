@@ -38,8 +38,7 @@ fn prepare() -> Result<(Command, Environment, Settings), Ending> {
         let _ = error.print();
         Ending::Told(ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)))
     })?;
-    let Command::Build(typed) = &cli.command;
-    let talk = config::talk_request(&typed.talk, &environment).map_err(Ending::Failed)?;
+    let talk = config::talk_request(cli.command.talk(), &environment).map_err(Ending::Failed)?;
     let settings = Settings {
         format: if talk.json { Format::Json } else { Format::Human },
         quiet: talk.verbosity == Verbosity::Quiet,
@@ -79,6 +78,10 @@ async fn execute(command: Command, environment: &Environment, session: &Session)
         Command::Build(typed) => {
             let request = config::build_request(&typed, environment, session)?;
             commands::build::run(request, session).await
+        }
+        Command::Push(typed) => {
+            let request = config::push_request(&typed, environment, session)?;
+            commands::push::run(request, session).await
         }
     }
 }

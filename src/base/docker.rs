@@ -13,7 +13,7 @@ use super::document;
 use super::local::{Files, GZIP_MAGIC, ZSTD_MAGIC};
 use super::reference::LocalReference;
 use super::remote::MAX_CONFIG;
-use super::{BaseLayer, Compression, Image, Source};
+use super::{BaseLayer, Compression, Documents, Image, Source};
 use crate::event::Session;
 use crate::oci::{Descriptor, DiffId, Digest, HashingWriter, Reference, media_type};
 use crate::platform::Architecture;
@@ -63,7 +63,8 @@ pub(super) fn resolve(
     }
     let pairs = members.iter().zip(diff_ids);
     let layers = pairs.map(|(member, diff_id)| layer(&files, member, diff_id, what, session)).collect::<Result<_>>()?;
-    Ok(Image { digest: None, config, layers, source: Source::Local(Arc::new(files)) })
+    let documents = Documents { config: config_bytes, manifest: None };
+    Ok(Image { digest: None, config, layers, documents, source: Source::Local(Arc::new(files)) })
 }
 
 fn pick<'a>(images: &'a [Saved], local: &LocalReference, what: &str) -> Result<&'a Saved> {

@@ -1,6 +1,6 @@
 //! Layers of a base into the store: verified, each looked through once, uncompressed ones packed.
 //!
-//! Several come at once. Bytes cross from the wire to the disk through a short channel into a blocking thread; gzip
+//! Or left where they are, and only looked through, for whoever moves them elsewhere. Several come at once. Bytes cross from the wire to the disk through a short channel into a blocking thread; gzip
 //! layers keep every byte they have, and are unpacked only to be looked at.
 
 use std::fs::File;
@@ -11,6 +11,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use super::flow::{Counted, Feed, Step};
 use super::{Base, BaseLayer, Compression, Source};
 use crate::event::{Session, Task, TaskKind, TaskOutcome};
 use crate::layer::facts::LayerFacts;
@@ -18,7 +19,6 @@ use crate::layer::gunzip::Members;
 use crate::layer::{Layer, Origin, Pipeline, facts};
 use crate::oci::{Descriptor, HashingWriter, media_type};
 use crate::problem::{IoContext as _, Problem, Result};
-use crate::registry::pull::Piece;
 use crate::store::{Kind, Store};
 
 /// How many layers come at once: what registries and their proxies are used to from other clients.
@@ -41,12 +41,16 @@ enum Present {
     Nothing,
     /// Its bytes.
     Blob,
+    /// Only what is in it, which is enough for whoever does not keep it: the size of its tar.
+    Facts(u64),
     /// The layer that was packed from it.
     Packed(Box<Layer>),
 }
 
 /// What every layer's work needs.
 struct Fetch {
+    /// Whether the bytes of gzip layers are put into the store.
+    keep: bool,
     source: Source,
     shown: String,
     offline: bool,
@@ -61,7 +65,27 @@ struct Fetch {
 /// # Errors
 /// When a layer is not to be had, is not what digest, size and diff-id say, or the store cannot be written.
 pub async fn pull(base: &Base, store: &Arc<Store>, pipeline: &Arc<Pipeline>, session: &Session) -> Result<Vec<Layer>> {
+    layers(base, true, store, pipeline, session).await
+}
+
+/// Gathers the facts of the layers of `base` and leaves them where they are: gzip layers whose facts are not known are
+/// read once, verified, and kept nowhere. Uncompressed ones are put into the store, packed.
+///
+/// # Errors
+/// As [`pull`]. With `offline`, facts that are not known and not to be had from the store.
+pub async fn look(base: &Base, store: &Arc<Store>, pipeline: &Arc<Pipeline>, session: &Session) -> Result<Vec<Layer>> {
+    layers(base, false, store, pipeline, session).await
+}
+
+async fn layers(
+    base: &Base,
+    keep: bool,
+    store: &Arc<Store>,
+    pipeline: &Arc<Pipeline>,
+    session: &Session,
+) -> Result<Vec<Layer>> {
     let fetch = Arc::new(Fetch {
+        keep,
         source: base.source.clone(),
         shown: base.shown.clone(),
         offline: base.offline,
@@ -98,7 +122,8 @@ impl Fetch {
         match layer.compression {
             _ if !may_look => Present::Nothing,
             Compression::Gzip if self.store.contains(&layer.descriptor) => Present::Blob,
-            Compression::Gzip => Present::Nothing,
+            Compression::Gzip if self.keep => Present::Nothing,
+            Compression::Gzip => self.seen(layer).map_or(Present::Nothing, Present::Facts),
             Compression::None => {
                 let packed = self.pipeline.packed_before("base", layer.diff_id, &self.store);
                 packed
@@ -141,6 +166,7 @@ impl Fetch {
         let taken = match (present, layer.compression) {
             _ if size > MAX_UNPACKED => Err(too_large()),
             (Present::Packed(packed), _) => Ok(*packed),
+            (Present::Facts(size), _) => Ok(self.gzip(&layer, size, false)),
             (present, Compression::Gzip) => self.gzip_layer(layer, matches!(present, Present::Blob)).await,
             (_, Compression::None) => self.plain_layer(layer).await,
         };
@@ -149,39 +175,47 @@ impl Fetch {
 
     /// A gzip layer passes through byte for byte.
     async fn gzip_layer(self: Arc<Self>, layer: BaseLayer, is_present: bool) -> Result<Layer> {
-        if !is_present {
-            self.clone()
-                .take(layer.clone(), |fetch, layer, task, feed| {
-                    let mut writer = fetch.store.writer()?;
-                    feed.drain(|step| match step {
-                        Step::Bytes(bytes) => {
-                            let digest = layer.descriptor.digest;
-                            writer.write_all(bytes).or_failed(|| format!("could not write blob {digest}"))?;
-                            task.advance(bytes.len() as u64);
-                            Ok(())
-                        }
-                        Step::Restart => writer.restart(),
-                    })?;
-                    writer.finish_as(&layer.descriptor)
-                })
-                .await?;
-        }
-        let uncompressed_size = self.clone().blocking({
-            let layer = layer.clone();
-            move |fetch| fetch.look_through(&layer)
-        });
-        let uncompressed_size = uncompressed_size.await?;
-        let descriptor = Descriptor { media_type: media_type::OCI_LAYER_GZIP.to_owned(), ..layer.descriptor };
-        let blob = self.store.blob_path(&descriptor.digest);
-        Ok(Layer {
+        let uncompressed_size = if is_present || self.keep {
+            if !is_present {
+                self.clone().take(layer.clone(), Self::store).await?;
+            }
+            let of = layer.clone();
+            self.clone().blocking(move |fetch| fetch.look_through(&of)).await?
+        } else {
+            let look = |fetch: &Self, layer: &BaseLayer, task: &Task, feed: Feed| {
+                feed.read(&layer.descriptor, |bytes| fetch.scan(layer, Counted { inner: bytes, task }))
+            };
+            self.clone().take(layer.clone(), look).await?
+        };
+        Ok(self.gzip(&layer, uncompressed_size, is_present))
+    }
+
+    fn gzip(&self, layer: &BaseLayer, uncompressed_size: u64, reused: bool) -> Layer {
+        let descriptor = Descriptor { media_type: media_type::OCI_LAYER_GZIP.to_owned(), ..layer.descriptor.clone() };
+        Layer {
             name: "base".to_owned(),
             origin: Origin::Base,
+            blob: self.store.blob_path(&descriptor.digest),
             descriptor,
             diff_id: layer.diff_id,
             uncompressed_size,
-            reused: is_present,
-            blob,
-        })
+            reused,
+        }
+    }
+
+    /// Puts the bytes of a layer into the store.
+    fn store(&self, layer: &BaseLayer, task: &Task, feed: Feed) -> Result<()> {
+        let mut writer = self.store.writer()?;
+        feed.drain(|step| match step {
+            Step::Bytes(bytes) => {
+                let digest = layer.descriptor.digest;
+                writer.write_all(bytes).or_failed(|| format!("could not write blob {digest}"))?;
+                task.advance(bytes.len() as u64);
+                Ok(())
+            }
+            Step::Restart => writer.restart(),
+        })?;
+        writer.finish_as(&layer.descriptor)
     }
 
     /// An uncompressed layer goes through our own pipeline, once it is verified as a whole.
@@ -262,19 +296,25 @@ impl Fetch {
         }
     }
 
-    /// Reads the tar inside a gzip layer to its end, compares it with the config, and records its facts. Done once.
+    /// The facts of a layer that lies in the store. It is read once.
     fn look_through(&self, layer: &BaseLayer) -> Result<u64> {
-        let records = self.store.records();
-        let (seen_key, facts_key) =
-            (format!("{} {}", layer.descriptor.digest, layer.diff_id), layer.diff_id.to_string());
         if !self.no_cache
-            && let Some(seen) = records.get::<Seen>(Kind::Base, &seen_key)
-            && self.has_facts(layer)
+            && let Some(size) = self.seen(layer)
         {
-            return Ok(seen.uncompressed_size);
+            return Ok(size);
         }
-        let blob = BufReader::with_capacity(128 * 1024, self.store.open_blob(&layer.descriptor)?);
-        let mut tar = Capped { inner: Members::new(blob), left: MAX_UNPACKED };
+        self.scan(layer, self.store.open_blob(&layer.descriptor)?)
+    }
+
+    /// The size of a layer's tar, if it was looked through before and what was found is known.
+    fn seen(&self, layer: &BaseLayer) -> Option<u64> {
+        let seen = self.store.records().get::<Seen>(Kind::Base, &seen_key(layer))?;
+        self.has_facts(layer).then_some(seen.uncompressed_size)
+    }
+
+    /// Reads the tar inside a gzip layer to its end, compares it with the config, and records its facts.
+    fn scan(&self, layer: &BaseLayer, gzip: impl Read) -> Result<u64> {
+        let mut tar = Capped { inner: Members::new(BufReader::with_capacity(128 * 1024, gzip)), left: MAX_UNPACKED };
         let (diff_id, mut facts) = facts::scan(&mut tar, &self.session)?;
         facts.gzip = Some((layer.descriptor.digest, tar.inner.facts()));
         if diff_id != layer.diff_id {
@@ -282,53 +322,15 @@ impl Fetch {
                 .help("the image contradicts itself; take another, or build it again"));
         }
         let uncompressed_size = facts.uncompressed_size;
-        records.put(Kind::Facts, &facts_key, &facts)?;
-        records.put(Kind::Base, &seen_key, &Seen { uncompressed_size })?;
+        let records = self.store.records();
+        records.put(Kind::Facts, &layer.diff_id.to_string(), &facts)?;
+        records.put(Kind::Base, &seen_key(layer), &Seen { uncompressed_size })?;
         Ok(uncompressed_size)
     }
 }
 
-/// Where the bytes of a layer come out.
-enum Feed {
-    Channel(mpsc::Receiver<Piece>),
-    Reader { reader: Box<dyn Read + Send>, size: u64, session: Session },
-}
-
-/// What happens to the bytes.
-enum Step<'a> {
-    Bytes(&'a [u8]),
-    Restart,
-}
-
-impl Feed {
-    /// Hands everything to `step`; success means that the source came to its proper end.
-    fn drain(self, mut step: impl FnMut(Step<'_>) -> Result<()>) -> Result<()> {
-        match self {
-            Self::Channel(mut receiver) => loop {
-                match receiver.blocking_recv() {
-                    Some(Piece::Bytes(bytes)) => step(Step::Bytes(&bytes))?,
-                    Some(Piece::Restart) => step(Step::Restart)?,
-                    Some(Piece::End) => return Ok(()),
-                    None => return Err(Problem::failed("the layer did not come to its end")),
-                }
-            },
-            Self::Reader { mut reader, size, session } => {
-                let mut buffer = vec![0; 128 * 1024];
-                let mut left = size;
-                loop {
-                    session.check()?;
-                    let count = reader.read(&mut buffer).or_failed(|| "could not read it".to_owned())?;
-                    if count == 0 {
-                        return Ok(());
-                    }
-                    left = left
-                        .checked_sub(count as u64)
-                        .ok_or_else(|| Problem::failed(format!("it is longer than the {size} bytes it should have")))?;
-                    step(Step::Bytes(&buffer[..count]))?;
-                }
-            }
-        }
-    }
+fn seen_key(layer: &BaseLayer) -> String {
+    format!("{} {}", layer.descriptor.digest, layer.diff_id)
 }
 
 /// A reader that refuses to give more than a layer may hold: what unpacks to terabytes is an attack.

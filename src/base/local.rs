@@ -16,7 +16,7 @@ use super::document::{self, Document, Entry};
 use super::fetch::open_plain;
 use super::reference::{BaseReference, LocalReference};
 use super::remote::{MAX_CONFIG, MAX_DEPTH};
-use super::{Image, Source, docker};
+use super::{Documents, Image, Source, docker};
 use crate::event::Session;
 use crate::oci::{Descriptor, Digest};
 use crate::platform::Architecture;
@@ -82,8 +82,8 @@ fn layout(files: Files, local: &LocalReference, architecture: Architecture, what
         match document::parse(&bytes, &chosen.media_type, what)? {
             Document::Index(entries) => chosen = document::choose(&entries, architecture, what)?.descriptor(),
             Document::Manifest(manifest) => {
-                let config = files.blob(&manifest.config, MAX_CONFIG)?;
-                let config = document::parse_config(&config, architecture, what)?;
+                let config_bytes = files.blob(&manifest.config, MAX_CONFIG)?;
+                let config = document::parse_config(&config_bytes, architecture, what)?;
                 let mut layers = document::layers(&manifest, &config, what)?;
                 for layer in &mut layers {
                     layer.path = Some(blob_name(&layer.descriptor.digest));
@@ -92,6 +92,7 @@ fn layout(files: Files, local: &LocalReference, architecture: Architecture, what
                     digest: Some(chosen.digest),
                     config,
                     layers,
+                    documents: Documents { config: config_bytes, manifest: Some((chosen.media_type, bytes)) },
                     source: Source::Local(Arc::new(files)),
                 });
             }

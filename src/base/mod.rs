@@ -4,7 +4,7 @@
 //! - `document`: manifests, indexes and configs, strictly read;
 //! - `remote`: images of registries;
 //! - `local`: layouts and archives, `docker`: what `docker save` writes;
-//! - `fetch`: layers into the store, verified, each looked through once;
+//! - `fetch`: layers into the store, verified, each looked through once; `flow`: their bytes on the way;
 //! - `relay`: layers from where they are straight to whoever takes them.
 //!
 //! Resolving reads small documents only, so that everything else can be checked before bytes move.
@@ -12,6 +12,7 @@
 mod docker;
 mod document;
 mod fetch;
+mod flow;
 mod local;
 pub mod reference;
 mod relay;
@@ -29,9 +30,10 @@ use crate::oci::{Descriptor, DiffId, Digest};
 use crate::platform::Architecture;
 use crate::problem::{Problem, Result};
 use crate::registry::Client;
+use crate::registry::credentials::CredentialSource;
 use crate::store::Store;
 
-pub use self::fetch::pull;
+pub use self::fetch::{look, pull};
 
 /// Which base image is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -61,6 +63,8 @@ pub struct Base {
     pub config: Value,
     /// Its layers, lowest first.
     pub layers: Vec<BaseLayer>,
+    /// Its documents as they came.
+    pub documents: Documents,
     source: Source,
     offline: bool,
     no_cache: bool,
@@ -77,6 +81,15 @@ pub struct BaseLayer {
     pub compression: Compression,
     /// The member or file of a local source that holds the bytes.
     path: Option<String>,
+}
+
+/// An image's documents, byte for byte.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Documents {
+    /// The config.
+    pub config: Vec<u8>,
+    /// The manifest and its media type; absent where there is none (`scratch`, `docker-archive:`).
+    pub manifest: Option<(String, Vec<u8>)>,
 }
 
 /// How a layer is compressed at its source.
@@ -105,33 +118,38 @@ struct Image {
     digest: Option<Digest>,
     config: Value,
     layers: Vec<BaseLayer>,
+    documents: Documents,
     source: Source,
 }
+
+/// What proves who we are to a registry, given its name.
+pub type Login<'a> = &'a (dyn Fn(&str) -> CredentialSource + Send + Sync);
 
 /// Finds the base image for the platform asked for and checks all that can be checked without its layers.
 ///
 /// # Errors
 /// When the reference is malformed (a usage problem), when the image is not to be had, or not usable.
-pub async fn resolve(request: &BaseRequest, store: &Arc<Store>, session: &Session) -> Result<Base> {
+pub async fn resolve(request: &BaseRequest, login: Login<'_>, store: &Arc<Store>, session: &Session) -> Result<Base> {
     let reference = BaseReference::parse(&request.reference, &request.directory)?;
     let shown = reference.to_string();
     session.emit(&Event::BaseResolving { reference: &shown });
     let image = match &reference {
         BaseReference::Scratch => scratch(request.architecture),
-        BaseReference::Registry(reference) => remote::resolve(reference, request, store, session).await?,
+        BaseReference::Registry(reference) => remote::resolve(reference, request, login, store, session).await?,
         _ => {
             let (architecture, session) = (request.architecture, session.clone());
             let found = tokio::task::spawn_blocking(move || local::resolve(&reference, architecture, &session)).await;
             found.map_err(|error| Problem::failed("reading the base image failed").because(error))??
         }
     };
-    let Image { digest, config, layers, source } = image;
+    let Image { digest, config, layers, documents, source } = image;
     Ok(Base {
         shown,
         digest,
         architecture: request.architecture,
         config,
         layers,
+        documents,
         source,
         offline: request.offline,
         no_cache: request.no_cache,
@@ -146,5 +164,5 @@ fn scratch(architecture: Architecture) -> Image {
         "rootfs": {"type": "layers", "diff_ids": []},
         "history": [],
     });
-    Image { digest: None, config, layers: Vec::new(), source: Source::Scratch }
+    Image { digest: None, config, layers: Vec::new(), documents: Documents::default(), source: Source::Scratch }
 }

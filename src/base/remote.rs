@@ -8,11 +8,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::document::{self, Document, Manifest};
-use super::{BaseRequest, Image, Source};
+use super::{BaseRequest, Documents, Image, Login, Source};
 use crate::event::Session;
 use crate::oci::{Descriptor, Digest, Reference};
 use crate::problem::{Problem, Result};
-use crate::registry::credentials::CredentialSource;
 use crate::registry::origin::Origin;
 use crate::registry::pull::Selector;
 use crate::registry::{Client, Patience};
@@ -51,24 +50,27 @@ struct Remote<'a> {
 pub(super) async fn resolve(
     reference: &Reference,
     request: &BaseRequest,
+    login: Login<'_>,
     store: &Store,
     session: &Session,
 ) -> Result<Image> {
     let origin = Origin::of(reference)?;
-    let client = Client::new(origin, CredentialSource::from_environment(), Patience::default(), session);
+    let credentials = login(origin.name());
+    let client = Client::new(origin, credentials, Patience::default(), session);
     let remote = Remote { client: Arc::new(client), reference, request, store };
     let what = format!("base image `{reference}`");
-    let (digest, manifest) = remote.manifest(&what).await?;
-    let config = remote.config(&manifest.config).await?;
-    let config = document::parse_config(&config, request.architecture, &what)?;
+    let (digest, manifest, kept) = remote.manifest(&what).await?;
+    let config_bytes = remote.config(&manifest.config).await?;
+    let config = document::parse_config(&config_bytes, request.architecture, &what)?;
     let layers = document::layers(&manifest, &config, &what)?;
     let source = Source::Registry { client: remote.client, repository: reference.repository().to_owned() };
-    Ok(Image { digest: Some(digest), config, layers, source })
+    let documents = Documents { config: config_bytes, manifest: Some((kept.content_type, kept.text.into_bytes())) };
+    Ok(Image { digest: Some(digest), config, layers, documents, source })
 }
 
 impl Remote<'_> {
-    /// The manifest for the platform, by way of an index or not, and its digest.
-    async fn manifest(&self, what: &str) -> Result<(Digest, Manifest)> {
+    /// The manifest for the platform, by way of an index or not, its digest, and itself as it came.
+    async fn manifest(&self, what: &str) -> Result<(Digest, Manifest, Kept)> {
         let (mut digest, mut first) = self.top(what).await?;
         for _ in 0..MAX_DEPTH {
             let kept = match first.take() {
@@ -76,7 +78,7 @@ impl Remote<'_> {
                 None => self.document(&digest).await?,
             };
             match document::parse(kept.text.as_bytes(), &kept.content_type, what)? {
-                Document::Manifest(manifest) => return Ok((digest, manifest)),
+                Document::Manifest(manifest) => return Ok((digest, manifest, kept)),
                 Document::Index(entries) => {
                     digest = document::choose(&entries, self.request.architecture, what)?.descriptor().digest;
                 }

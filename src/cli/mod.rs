@@ -25,6 +25,8 @@ const COMPILATION: &str = "Compilation Options";
 const MANIFEST: &str = "Manifest Options";
 const IMAGE: &str = "Image Options";
 const OUTPUT: &str = "Output Options";
+const PUSH: &str = "Push Options";
+const AWS: &str = "AWS Options";
 
 /// Everything typed.
 #[derive(Debug, Parser)]
@@ -55,6 +57,14 @@ pub enum Command {
     /// digest of each image.
     #[command(after_help = BUILD_EXAMPLES)]
     Build(Box<BuildArgs>),
+
+    /// Bring an image into a registry, Amazon ECR above all
+    ///
+    /// Compiles and stacks as `build` does, and sends to the repository only what it lacks: base layers straight from their
+    /// registry, assets straight from their files, nothing kept on disk. The tags are moved last, once everything is
+    /// confirmed. Prints HOST/REPOSITORY@sha256:... for each image.
+    #[command(after_help = PUSH_EXAMPLES, mut_arg("output", |output| output.hide(true)))]
+    Push(Box<PushArgs>),
 }
 
 const BUILD_EXAMPLES: &str = "\
@@ -66,6 +76,16 @@ Examples:
   cargo lambda-image build --arm64 --cargo-build zigbuild
   cargo lambda-image build -p api --bin resize --output docker-archive:resize.tar
   cargo lambda-image build --no-binary --base public.ecr.aws/lambda/nodejs:22 --asset dist:.";
+
+const PUSH_EXAMPLES: &str = "\
+Every flag can be set by an environment variable, CARGO_LAMBDA_IMAGE_<FLAG>, and most by the table
+[package.metadata.lambda-image] of Cargo.toml or, without a Cargo.toml, by lambda-image.toml.
+
+Examples:
+  cargo lambda-image push --repository shop/thumbnailer --create-repository
+  cargo lambda-image push --repository shop/{bin} --tag v{version} --dry-run
+  cargo lambda-image push --repository localhost:5000/thumbnailer --asset models/
+  cargo lambda-image push --repository ghcr.io/shop/thumbnailer --image oci-archive:thumbnailer.tar";
 
 /// A parser of strings that obey a rule.
 fn checked(rule: fn(&str) -> Result<(), String>) -> impl Fn(&str) -> Result<String, String> + Clone {
@@ -92,6 +112,83 @@ pub struct BuildArgs {
     #[command(flatten)]
     pub manifest: ManifestArgs,
 }
+
+/// What `push` can be told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct PushArgs {
+    /// Everything `build` can be told.
+    #[command(flatten)]
+    pub build: BuildArgs,
+    /// Where images go.
+    #[command(flatten)]
+    pub destination: DestinationArgs,
+}
+
+/// Where `push` brings an image, and how.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+#[command(next_help_heading = PUSH)]
+pub struct DestinationArgs {
+    /// Repository of ECR in the account and region, or HOST/PATH; {bin}, {package} and {version} are filled in
+    #[arg(long, value_name = "NAME", value_parser = checked(check::repository))]
+    pub repository: Option<String>,
+
+    /// Create the repository of ECR if it is not there, scanned on push and readable by Lambda
+    #[arg(long)]
+    pub create_repository: bool,
+
+    /// Tag of the image [repeatable]; {bin}, {package} and {version} are filled in
+    #[arg(long, value_name = "TAG", value_parser = checked(check::tag))]
+    pub tag: Vec<String>,
+
+    /// Leave out the tag `{bin}-<digest>`, by which an image stays tagged when the others move on
+    #[arg(long)]
+    pub no_digest_tag: bool,
+
+    /// Push this image instead of building one: oci:DIR[:ref], oci-archive:FILE, docker-archive:FILE or a registry's
+    #[arg(long, value_name = "REF", value_parser = checked(check::base), conflicts_with_all = NOT_WITH_AN_IMAGE)]
+    pub image: Option<String>,
+
+    /// Show what would be done for each layer, and write nothing anywhere
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Speak plain http to a registry that is not on this machine
+    #[arg(long)]
+    pub insecure: bool,
+
+    /// AWS region of the repository [default: AWS's own configuration]
+    #[arg(long, value_name = "REGION", value_parser = checked(check::word), help_heading = AWS)]
+    pub region: Option<String>,
+
+    /// Profile of AWS's configuration
+    #[arg(long, value_name = "NAME", value_parser = checked(check::word), help_heading = AWS)]
+    pub aws_profile: Option<String>,
+
+    /// Endpoint for AWS's services
+    #[arg(long, value_name = "URL", value_parser = checked(check::word), help_heading = AWS)]
+    pub endpoint_url: Option<String>,
+}
+
+/// The ids of flags that say what an image is made of, and would be ignored for one that is there.
+const NOT_WITH_AN_IMAGE: [&str; 17] = [
+    "binary_path",
+    "no_binary",
+    "features",
+    "all_features",
+    "no_default_features",
+    "release",
+    "dev",
+    "profile",
+    "cargo_build",
+    "target",
+    "base",
+    "asset",
+    "handler",
+    "env",
+    "entrypoint",
+    "working_directory",
+    "format",
+];
 
 /// Which binaries become images.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
@@ -315,6 +412,17 @@ fn typed_color(arguments: &[OsString]) -> Option<ColorArg> {
         found = value.and_then(OsStr::to_str).and_then(|value| value.parse().ok()).or(found);
     }
     found
+}
+
+impl Command {
+    /// How much the command is to say, and how.
+    #[must_use]
+    pub fn talk(&self) -> &TalkArgs {
+        match self {
+            Self::Build(build) => &build.talk,
+            Self::Push(push) => &push.build.talk,
+        }
+    }
 }
 
 impl From<ColorArg> for ColorChoice {

@@ -4,32 +4,23 @@
 //! all of it is there.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::blocking;
+use super::draft::{self, BaseBytes, Draft, Drafting};
+use super::login::Logins;
+use crate::aws;
 use crate::base::reference::BaseReference;
-use crate::base::{self, Base, BaseRequest};
-use crate::cargo;
-use crate::check::binary::{self, Libc};
-use crate::check::limits::{self, LayerSize};
-use crate::config::{BinarySource, BuildRequest, Format, ImageRequest, Output};
-use crate::event::{Event, ImageResult, LayerResult, Session};
-use crate::image::placement::{self, Placement, StartRequest};
+use crate::config::{BuildRequest, ImageRequest, Output};
+use crate::event::{Event, Session};
 use crate::image::result as result_file;
-use crate::image::{self, Image, ImageSpec, MediaTypes, archive, layout};
-use crate::layer::elf::ElfFacts;
-use crate::layer::entries::{Content, Entry, Source, Stat};
-use crate::layer::facts::LayerFacts;
+use crate::image::{archive, layout};
 use crate::layer::make::Reuse;
-use crate::layer::plan::{self, LayerSpec, Pack};
-use crate::layer::tree::Tree;
-use crate::layer::walk::{self, Asset};
-use crate::layer::{Layer, Origin, Pipeline, tarball};
-use crate::platform::Architecture;
-use crate::problem::{IoContext as _, Problem, Result};
-use crate::store::{Kind, Store};
+use crate::layer::plan::LayerSpec;
+use crate::layer::{Layer, Pipeline};
+use crate::problem::{Problem, Result};
+use crate::store::Store;
 
 /// Builds every image of the request.
 ///
@@ -38,18 +29,15 @@ use crate::store::{Kind, Store};
 pub async fn run(request: BuildRequest, session: &Session) -> Result<()> {
     let started = Instant::now();
     refuse_early(&request)?;
-    let binaries = binaries(&request, session).await?;
+    let binaries = draft::binaries(&request, session).await?;
     let store = {
         let (root, session) = (request.store.clone(), session.clone());
         Arc::new(blocking(move || Store::open(&root, &session)).await?)
     };
-    let mut bases = HashMap::new();
-    let mut drafts = Vec::new();
-    for (image, binary) in request.images.iter().zip(binaries) {
-        let context = |problem: Problem| problem.context(format!("could not build image `{}`", image.bin));
-        let draft = draft(image, binary, &request, &mut bases, &store, session).await;
-        drafts.push(if request.images.len() > 1 { draft.map_err(context)? } else { draft? });
-    }
+    let logins = Logins::new(aws::Settings::default());
+    let drafting =
+        Drafting { request: &request, base_bytes: BaseBytes::Stored, logins: &logins, store: &store, session };
+    let drafts = drafting.drafts(binaries).await?;
     let (drafts, layers) = make_layers(drafts, &request, &store, session).await?;
     for (draft, layers) in drafts.into_iter().zip(layers) {
         let (store, session, output) = (Arc::clone(&store), session.clone(), request.output.clone());
@@ -66,7 +54,7 @@ pub async fn run(request: BuildRequest, session: &Session) -> Result<()> {
 }
 
 /// What is wrong whatever is compiled.
-fn refuse_early(request: &BuildRequest) -> Result<()> {
+pub(super) fn refuse_early(request: &BuildRequest) -> Result<()> {
     for image in &request.images {
         BaseReference::parse(&image.base, &image.base_directory)?;
     }
@@ -88,180 +76,6 @@ fn refuse_early(request: &BuildRequest) -> Result<()> {
         .help("choose one with `--bin`, or write a layout of all with `--output oci-dir:PATH`"));
     }
     Ok(())
-}
-
-/// A compiled binary and what its headers say.
-struct Binary {
-    path: PathBuf,
-    elf: ElfFacts,
-}
-
-/// The binary of each image, compiled if need be.
-async fn binaries(request: &BuildRequest, session: &Session) -> Result<Vec<Option<Binary>>> {
-    let mut compiled = match request.compile.clone() {
-        None => Vec::new(),
-        Some(compile) => {
-            let session = session.clone();
-            blocking(move || cargo::build(&compile, &session)).await?
-        }
-    }
-    .into_iter();
-    let mut binaries = Vec::new();
-    for image in &request.images {
-        let path = match &image.binary {
-            BinarySource::None => None,
-            BinarySource::File(path) => Some(path.clone()),
-            // Binaries are expected of cargo in the order of the images.
-            BinarySource::Cargo => compiled.next(),
-        };
-        let read = |path: PathBuf| -> Result<Binary> {
-            let elf = binary::read(&path, image.architecture)?;
-            binary::architecture(&path, &elf, image.architecture, None)?;
-            Ok(Binary { path, elf })
-        };
-        binaries.push(path.map(read).transpose()?);
-    }
-    Ok(binaries)
-}
-
-/// An image before its own layers are made.
-struct Draft {
-    request: ImageRequest,
-    base: Base,
-    base_layers: Vec<Layer>,
-    architecture: Architecture,
-    placement: Placement,
-    specs: Vec<LayerSpec>,
-}
-
-/// Finds the base and settles what goes on top of it; all checks that need no asset's bytes are made here.
-async fn draft(
-    image: &ImageRequest,
-    binary: Option<Binary>,
-    request: &BuildRequest,
-    bases: &mut HashMap<BaseRequest, Base>,
-    store: &Arc<Store>,
-    session: &Session,
-) -> Result<Draft> {
-    let mut packs = {
-        let (image, store) = (image.clone(), request.store.clone());
-        blocking(move || asset_packs(&image, &store)).await?
-    };
-    let of_binary = binary.as_ref().and_then(|binary| binary.elf.architecture);
-    let architecture = image.architecture.or(of_binary).unwrap_or(Architecture::Amd64);
-    let wanted = BaseRequest {
-        reference: image.base.clone(),
-        directory: image.base_directory.clone(),
-        architecture,
-        offline: request.offline,
-        no_cache: request.no_cache,
-    };
-    // Binaries of a workspace share their base.
-    let base = match bases.get(&wanted) {
-        Some(base) => base.clone(),
-        None => base::resolve(&wanted, store, session).await?,
-    };
-    let (shown, platform) = (&base.shown, architecture.platform());
-    let ImageRequest { package, bin, .. } = image;
-    session.emit(&Event::BaseResolved { package, bin, reference: shown, digest: base.digest, platform: &platform });
-    bases.insert(wanted, base.clone());
-    if let Some(Binary { path, elf }) = &binary {
-        binary::architecture(path, elf, image.architecture, Some((&base.shown, base.architecture)))?;
-    }
-    let start = StartRequest {
-        bin: binary.as_ref().map(|_| image.bin.as_str()),
-        handler: image.handler.as_deref(),
-        entrypoint: image.entrypoint.as_deref(),
-        working_directory: image.working_directory.as_deref(),
-        env: &image.env,
-    };
-    let placement = placement::place(&base.config, &start, session)?;
-    if let (Some(binary), Some(place)) = (&binary, &placement.binary_path) {
-        packs.push(binary_pack(image, &binary.path, place)?);
-    }
-    let pipeline = Arc::new(Pipeline::new(request.threads, image.compression_level));
-    let base_layers = base::pull(&base, store, &pipeline, session).await?;
-    let (store, image, shown) = (Arc::clone(store), image.clone(), base.shown.clone());
-    let (specs, base_layers) = blocking(move || {
-        let facts = facts(&base_layers, &store)?;
-        if let Some(Binary { path, elf }) = &binary {
-            binary::libc(path, elf, &shown, libc(&facts))?;
-        }
-        let specs = plan::plan(packs, &Tree::merge(&facts), base_layers.len())?;
-        let ours = specs.iter().map(size_of);
-        let sizes: Vec<_> = facts.iter().map(|facts| LayerSize::of("base", facts)).chain(ours).collect();
-        limits::total(&sizes)?;
-        Ok((specs, base_layers))
-    })
-    .await?;
-    Ok(Draft { request: image, base, base_layers, architecture, placement, specs })
-}
-
-/// The C library of a base whose layers were looked through.
-fn libc(layers: &[LayerFacts]) -> Libc<'_> {
-    if layers.is_empty() {
-        return Libc::Nothing;
-    }
-    layers.iter().rev().find_map(|layer| layer.glibc.as_deref()).map_or(Libc::NoGlibc, Libc::Glibc)
-}
-
-/// The size of a layer to be made, known from its headers.
-fn size_of(spec: &LayerSpec) -> LayerSize {
-    let facts = LayerFacts {
-        uncompressed_size: tarball::size(&spec.entries),
-        entries: spec.entries.iter().map(Entry::facts).collect(),
-        ..LayerFacts::default()
-    };
-    LayerSize::of(&spec.name, &facts)
-}
-
-/// What the records know of the base's layers; pulling them made sure that they do. Checks of an empty base would find
-/// nothing, so a record that was lost meanwhile is a failure.
-fn facts(layers: &[Layer], store: &Store) -> Result<Vec<LayerFacts>> {
-    let lost = |layer: &Layer| {
-        let what = format!("the records of base layer {} were lost during the build", layer.descriptor.digest);
-        Problem::failed(what).help("build again")
-    };
-    let known = |layer: &Layer| {
-        let record = store.records().get(Kind::Facts, &layer.diff_id.to_string());
-        record.ok_or_else(|| lost(layer))
-    };
-    layers.iter().map(known).collect()
-}
-
-/// The assets' entries in their order.
-fn asset_packs(image: &ImageRequest, store: &Path) -> Result<Vec<Pack>> {
-    let mut packs = Vec::new();
-    for asset in &image.assets {
-        let mut asset = asset.clone();
-        asset.allow_secrets.extend_from_slice(&image.allow_secrets);
-        let entries = walk::walk(&asset)?;
-        refuse_own_store(&asset, &entries, store)?;
-        packs.push(Pack { name: asset.name, origin: Origin::Asset, entries });
-    }
-    Ok(packs)
-}
-
-/// An image that holds its own layout would change, and double, with every build.
-fn refuse_own_store(asset: &Asset, entries: &[Entry], store: &Path) -> Result<()> {
-    let Ok(store) = store.canonicalize() else { return Ok(()) };
-    let is_ours = |path: &Path| {
-        let above = path.ancestors().find(|above| above.file_name() == store.file_name());
-        above.is_some_and(|above| above.canonicalize().is_ok_and(|above| above == store))
-    };
-    let ours = entries.iter().find(|entry| matches!(&entry.content, Content::File(source) if is_ours(&source.path)));
-    if ours.is_none() {
-        return Ok(());
-    }
-    Err(Problem::usage(format!("asset `{}` holds `{}`, where images are built", asset.shown, store.display()))
-        .help("exclude the target directory: `exclude = [\"target/**\"]`, or name what is below it one by one"))
-}
-
-fn binary_pack(image: &ImageRequest, binary: &Path, place: &str) -> Result<Pack> {
-    let metadata = std::fs::metadata(binary).or_failed(|| format!("could not stat binary `{}`", binary.display()))?;
-    let source = Source { path: binary.to_owned(), follow: true, executable: true, stat: Stat::of(&metadata) };
-    let entry = Entry { path: place.trim_start_matches('/').into(), content: Content::File(source) };
-    Ok(Pack { name: image.bin.clone(), origin: Origin::Binary, entries: vec![entry] })
 }
 
 /// Makes the layers of all images, each different one once: binaries of a workspace share their assets.
@@ -313,18 +127,7 @@ fn finish(
     session: &Session,
 ) -> Result<()> {
     session.check()?;
-    let media_types = match draft.request.format {
-        Format::Oci => MediaTypes::Oci,
-        Format::Docker => MediaTypes::Docker,
-    };
-    let image = image::compose(&ImageSpec {
-        base_config: &draft.base.config,
-        architecture: draft.architecture,
-        layers: &layers,
-        placement: &draft.placement,
-        created,
-        media_types,
-    })?;
+    let image = draft.compose(&layers, created)?;
     let ImageRequest { package, bin, .. } = &draft.request;
     layout::add(store, bin, &image, session)?;
     match output {
@@ -342,32 +145,7 @@ fn finish(
             session.emit(&Event::Wrote { package, bin, what: "archive", path });
         }
     }
-    let result = result_file::write(store, &result(draft, &image, &layers))?;
+    let result = result_file::write(store, &draft.result(&image, &layers))?;
     session.emit(&Event::ImageBuilt { image: &result });
     Ok(())
-}
-
-fn result(draft: &Draft, image: &Image, layers: &[Layer]) -> ImageResult {
-    let layer_result = |(layer, descriptor): (&Layer, &crate::oci::Descriptor)| LayerResult {
-        name: layer.name.clone(),
-        digest: descriptor.digest,
-        diff_id: layer.diff_id,
-        size: descriptor.size,
-        uncompressed_size: layer.uncompressed_size,
-        media_type: descriptor.media_type.clone(),
-        reused: layer.reused,
-    };
-    ImageResult {
-        schema: 1,
-        package: draft.request.package.clone(),
-        bin: draft.request.bin.clone(),
-        digest: image.digest(),
-        image_uri: None,
-        tags: Vec::new(),
-        platform: draft.architecture.platform(),
-        size: image.size_bytes(),
-        uncompressed_size: layers.iter().map(|layer| layer.uncompressed_size).sum(),
-        layers: layers.iter().zip(&image.layers).map(layer_result).collect(),
-        functions: Vec::new(),
-    }
 }

@@ -3,6 +3,9 @@
 //! Recipes join the rooms below and add what the user was after to their problems. They print nothing.
 
 pub mod build;
+mod draft;
+mod login;
+pub mod push;
 
 use crate::problem::{Problem, Result};
 

@@ -135,6 +135,7 @@ mod tests {
         let table = Table { cargo_build: cargo_build.map(Into::into), ..Table::default() };
         Selected {
             package: package.into(),
+            version: None,
             package_id: Some(format!("id#{package}")),
             bin: bin.into(),
             source: BinarySource::Cargo,

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Args, Command, FromArgMatches};
 
-use crate::cli::{BuildArgs, CompileArgs, ImageArgs, ManifestArgs, SelectionArgs, TalkArgs};
+use crate::cli::{BuildArgs, CompileArgs, DestinationArgs, ImageArgs, ManifestArgs, PushArgs, SelectionArgs, TalkArgs};
 use crate::event::Session;
 use crate::problem::{IoContext, Problem, Result};
 
@@ -20,28 +20,9 @@ use super::suggest;
 /// What every variable that stands for a flag begins with.
 const PREFIX: &str = "CARGO_LAMBDA_IMAGE_";
 
-/// Flags of other commands, whose variables may well be set while `build` runs.
-const OTHER_COMMANDS: [&str; 19] = [
-    "REPOSITORY",
-    "CREATE_REPOSITORY",
-    "TAG",
-    "NO_DIGEST_TAG",
-    "FUNCTION",
-    "NO_FUNCTION",
-    "CREATE_FUNCTION",
-    "ROLE",
-    "MEMORY",
-    "TIMEOUT",
-    "PUBLISH",
-    "ALIAS",
-    "REGION",
-    "AWS_PROFILE",
-    "ENDPOINT_URL",
-    "INSECURE",
-    "DRY_RUN",
-    "IMAGE",
-    "LOG",
-];
+/// Variables of later commands, which may well be set while these run.
+const LATER: [&str; 9] =
+    ["FUNCTION", "NO_FUNCTION", "CREATE_FUNCTION", "ROLE", "MEMORY", "TIMEOUT", "PUBLISH", "ALIAS", "LOG"];
 
 /// Everything the process was started with besides its arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,11 +77,32 @@ fn truth(name: &str, value: &OsStr) -> Result<bool> {
 /// What the environment asks of `build`, and then what was typed over it.
 pub(super) fn over_environment(typed: &BuildArgs, environment: &Environment, session: &Session) -> Result<BuildArgs> {
     warn_of_unknown(environment, session);
-    Ok(merge(typed.clone(), asked(environment)?))
+    Ok(merge(typed.clone(), asked::<BuildArgs>(environment)?))
 }
 
-fn command() -> Command {
-    BuildArgs::augment_args(Command::new("build").disable_help_flag(true).no_binary_name(true))
+/// What the environment asks of `push`, and then what was typed over it.
+pub(super) fn push_over_environment(
+    typed: &PushArgs,
+    environment: &Environment,
+    session: &Session,
+) -> Result<PushArgs> {
+    warn_of_unknown(environment, session);
+    let asked = asked::<PushArgs>(environment)?;
+    let mut build = asked.build;
+    if typed.destination.image.is_some() {
+        // What an image is made of is not asked of one that is there.
+        build = BuildArgs { talk: build.talk, manifest: build.manifest, ..BuildArgs::default() };
+    }
+    // Where images are written besides is `build`'s to heed.
+    build.image.output = None;
+    Ok(PushArgs {
+        build: merge(typed.build.clone(), build),
+        destination: merge_destination(typed.destination.clone(), asked.destination),
+    })
+}
+
+fn command<A: Args>() -> Command {
+    A::augment_args(Command::new("command").disable_help_flag(true).no_binary_name(true))
 }
 
 fn variable_of(argument: &Arg) -> Option<String> {
@@ -108,19 +110,19 @@ fn variable_of(argument: &Arg) -> Option<String> {
 }
 
 /// The variables alone, parsed as flags.
-fn asked(environment: &Environment) -> Result<BuildArgs> {
+fn asked<A: Args + FromArgMatches>(environment: &Environment) -> Result<A> {
     let mut all = Vec::new();
-    for argument in command().get_arguments() {
+    for argument in command::<A>().get_arguments() {
         let Some((variable, long)) = variable_of(argument).zip(argument.get_long()) else { continue };
         let Some(value) = environment.get(&variable) else { continue };
         let flags = flags_of(argument.get_action(), long, &variable, value)?;
-        if let Err(error) = command().try_get_matches_from(&flags) {
+        if let Err(error) = command::<A>().try_get_matches_from(&flags) {
             return Err(refused(&variable, value, &error));
         }
         all.extend(flags);
     }
-    let matches = command().try_get_matches_from(all).map_err(|error| contradiction(&error))?;
-    BuildArgs::from_arg_matches(&matches).map_err(|error| contradiction(&error))
+    let matches = command::<A>().try_get_matches_from(all).map_err(|error| contradiction(&error))?;
+    A::from_arg_matches(&matches).map_err(|error| contradiction(&error))
 }
 
 /// A variable as the flags it stands for; `=` keeps values that look like flags what they are.
@@ -183,12 +185,12 @@ fn contradiction(error: &clap::Error) -> Problem {
 /// The variable of a flag as clap shows it: `--target <TRIPLE>`.
 fn variable_named(shown: &str) -> Option<String> {
     let long = shown.split_whitespace().next()?.strip_prefix("--")?;
-    command().get_arguments().find(|argument| argument.get_long() == Some(long)).and_then(variable_of)
+    command::<PushArgs>().get_arguments().find(|argument| argument.get_long() == Some(long)).and_then(variable_of)
 }
 
 fn warn_of_unknown(environment: &Environment, session: &Session) {
-    let mut known: Vec<String> = command().get_arguments().filter_map(variable_of).collect();
-    known.extend(OTHER_COMMANDS.iter().map(|name| format!("{PREFIX}{name}")));
+    let mut known: Vec<String> = command::<PushArgs>().get_arguments().filter_map(variable_of).collect();
+    known.extend(LATER.iter().map(|name| format!("{PREFIX}{name}")));
     for name in environment.variables.keys().filter_map(|name| name.to_str()) {
         if name.starts_with(PREFIX) && !known.iter().any(|known| known == name) {
             let help = suggest(name, known.iter().map(String::as_str)).map(|near| format!("did you mean {near}?"));
@@ -312,6 +314,33 @@ fn merge_talk(typed: TalkArgs, asked: TalkArgs) -> TalkArgs {
     }
 }
 
+fn merge_destination(typed: DestinationArgs, asked: DestinationArgs) -> DestinationArgs {
+    let DestinationArgs {
+        repository,
+        create_repository,
+        tag,
+        no_digest_tag,
+        image,
+        dry_run,
+        insecure,
+        region,
+        aws_profile,
+        endpoint_url,
+    } = asked;
+    DestinationArgs {
+        repository: typed.repository.or(repository),
+        create_repository: typed.create_repository || create_repository,
+        tag: first(typed.tag, tag),
+        no_digest_tag: typed.no_digest_tag || no_digest_tag,
+        image: typed.image.or(image),
+        dry_run: typed.dry_run || dry_run,
+        insecure: typed.insecure || insecure,
+        region: typed.region.or(region),
+        aws_profile: typed.aws_profile.or(aws_profile),
+        endpoint_url: typed.endpoint_url.or(endpoint_url),
+    }
+}
+
 /// Lists replace each other.
 fn first<T>(typed: Vec<T>, asked: Vec<T>) -> Vec<T> {
     if typed.is_empty() { asked } else { typed }
@@ -319,5 +348,5 @@ fn first<T>(typed: Vec<T>, asked: Vec<T>) -> Vec<T> {
 
 /// The talk flags, typed over those of the environment.
 pub(super) fn talk_over_environment(typed: &TalkArgs, environment: &Environment) -> Result<TalkArgs> {
-    Ok(merge_talk(typed.clone(), asked(environment)?.talk))
+    Ok(merge_talk(typed.clone(), asked::<TalkArgs>(environment)?))
 }

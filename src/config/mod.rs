@@ -3,9 +3,11 @@
 //! Contradictions are refused here, so that nothing below has to wonder whether the user set a thing.
 
 mod compile;
+mod destination;
 mod environment;
 mod metadata;
 mod project;
+mod push;
 mod select;
 mod settings;
 mod table;
@@ -22,7 +24,9 @@ use crate::problem::{Problem, Result};
 
 pub use crate::cargo::{CompileRequest, ExpectedBinary};
 pub use crate::layer::walk::Asset;
+pub use destination::{Destination, Repository};
 pub use environment::Environment;
+pub use push::{ExistingRequest, PushRequest, PushSource, push_request};
 pub use talk::{Color, Progress, TalkRequest, Verbosity, help_color, talk_request};
 
 /// What `build` is asked to do: one image for each binary.
@@ -121,15 +125,19 @@ const LAST_EPOCH: u64 = 253_402_300_799;
 /// Class usage for anything that is not there, malformed or contradictory; cargo's class when it cannot read the project.
 pub fn build_request(typed: &BuildArgs, environment: &Environment, session: &Session) -> Result<BuildRequest> {
     let args = environment::over_environment(typed, environment, session)?;
-    let source_date_epoch = source_date_epoch(environment)?;
     let project = project::find(&args, environment, session)?;
+    settle(project, &args, environment)
+}
+
+fn settle(project: project::Project, args: &BuildArgs, environment: &Environment) -> Result<BuildRequest> {
+    let source_date_epoch = source_date_epoch(environment)?;
     let compiles = project.selected.iter().any(|selected| selected.source == BinarySource::Cargo);
-    let compile = if compiles { Some(compile::request(&args, &project.selected, environment)?) } else { None };
+    let compile = if compiles { Some(compile::request(args, &project.selected, environment)?) } else { None };
     let store = project.target_directory.join("lambda-image");
     Ok(BuildRequest {
         output: output(args.image.output.as_ref(), &store, &environment.directory),
         store,
-        images: images(project.selected, &args, &environment.directory)?,
+        images: images(project.selected, args, &environment.directory)?,
         compile,
         offline: args.manifest.offline || args.manifest.frozen,
         no_cache: args.image.no_cache,

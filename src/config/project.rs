@@ -42,6 +42,8 @@ pub(super) struct Selected {
     pub package_id: Option<String>,
     /// The binary as cargo knows it, or what names the image without one.
     pub bin: String,
+    /// The package's version; absent without Cargo.
+    pub version: Option<String>,
     /// Where the binary comes from.
     pub source: BinarySource,
     /// The tables that apply, merged.
@@ -92,6 +94,21 @@ pub(super) fn find(args: &BuildArgs, environment: &Environment, session: &Sessio
         compiled(&metadata, args, session)?
     };
     Ok(Project { target_directory, selected })
+}
+
+/// Where everything generated goes, whatever is selected.
+pub(super) fn target_directory(args: &BuildArgs, environment: &Environment) -> PathBuf {
+    if let Some(directory) = &args.compile.target_dir {
+        return environment.directory.join(directory);
+    }
+    let request = MetadataRequest {
+        cargo: cargo_path(environment),
+        arguments: metadata_arguments(&args.manifest),
+        directory: environment.directory.clone(),
+    };
+    // A project that cannot be read is nobody's concern where nothing of it is needed.
+    let found = has_manifest(&args.manifest, &environment.directory).then(|| cargo::metadata(&request).ok()).flatten();
+    found.map_or_else(|| environment.directory.join("target"), |metadata| metadata.target_directory.into())
 }
 
 /// `$CARGO`, which cargo sets to itself, or `cargo`.
@@ -158,7 +175,14 @@ fn without_cargo(args: &BuildArgs, environment: &Environment, session: &Session)
     let settings = of_bin(&table, &of_table, directory).over(Settings::of_table(&table, directory));
     Ok(Project {
         target_directory: directory.join(args.compile.target_dir.as_deref().unwrap_or_else(|| Path::new("target"))),
-        selected: vec![Selected { package: project.clone(), package_id: None, bin: project, source, settings }],
+        selected: vec![Selected {
+            package: project.clone(),
+            package_id: None,
+            version: None,
+            bin: project,
+            source,
+            settings,
+        }],
     })
 }
 
@@ -201,7 +225,14 @@ fn compiled(metadata: &Metadata, args: &BuildArgs, session: &Session) -> Result<
 }
 
 fn selected(package: &Package, bin: String, source: BinarySource, settings: Settings) -> Selected {
-    Selected { package: package.name.to_string(), package_id: Some(package.id.repr.clone()), bin, source, settings }
+    Selected {
+        package: package.name.to_string(),
+        package_id: Some(package.id.repr.clone()),
+        version: Some(package.version.to_string()),
+        bin,
+        source,
+        settings,
+    }
 }
 
 /// `--bin` where it only names: at most one.

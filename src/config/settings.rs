@@ -10,6 +10,7 @@ use crate::cli::values::FormatArg;
 use crate::layer::gzip::DEFAULT_LEVEL;
 use crate::platform::Architecture;
 
+use super::destination::DestinationSettings;
 use super::table::{AssetTable, FormatWord, Table, Words};
 use super::{Asset, BinarySource, Format, ImageRequest};
 
@@ -31,6 +32,8 @@ pub(super) struct Settings {
     allow_secrets: Option<Vec<String>>,
     /// The cargo subcommand that compiles.
     pub cargo_build: Option<String>,
+    /// Where images go.
+    pub destination: DestinationSettings,
 }
 
 impl Settings {
@@ -51,6 +54,7 @@ impl Settings {
             }),
             allow_secrets: table.allow_secrets.clone(),
             cargo_build: table.cargo_build.clone(),
+            destination: DestinationSettings::of_table(table),
         }
     }
 
@@ -70,6 +74,7 @@ impl Settings {
             format: self.format.or(lower.format),
             allow_secrets: self.allow_secrets.or(lower.allow_secrets),
             cargo_build: self.cargo_build.or(lower.cargo_build),
+            destination: self.destination.over(lower.destination),
         }
     }
 
@@ -103,6 +108,7 @@ impl Settings {
             }),
             allow_secrets: (!allow_secrets.is_empty()).then(|| allow_secrets.clone()),
             cargo_build: None,
+            destination: DestinationSettings::default(),
         };
         typed.over(self)
     }

@@ -23,7 +23,9 @@ pub(super) fn environment(variables: &[(&str, &str)]) -> Environment {
 /// The flags of a `build` command line.
 pub(super) fn typed(flags: &[&str]) -> BuildArgs {
     let line = ["cargo-lambda-image", "build"].iter().chain(flags);
-    let Command::Build(args) = Cli::try_parse_from(line).expect("the flags are right").command;
+    let Command::Build(args) = Cli::try_parse_from(line).expect("the flags are right").command else {
+        panic!("`build` was typed");
+    };
     *args
 }
 

@@ -119,21 +119,15 @@ struct Manifest<'a> {
     layers: &'a [Descriptor],
 }
 
-/// Makes the image that `spec` describes.
+/// An image of a config that is there, byte for byte, and of these layers.
 ///
 /// # Errors
-/// A problem of class refused when a setting or the manifest is past what Lambda takes, or when a layer is not gzip;
-/// of class usage when `created` is no date.
-pub fn compose(spec: &ImageSpec<'_>) -> Result<Image> {
-    let config = config::compose(spec)?;
-    let config_descriptor = describe(spec.media_types.config(), &config);
-    let layers = spec.layers.iter().map(|layer| rename(layer, spec.media_types)).collect::<Result<Vec<_>>>()?;
-    let manifest = Manifest {
-        schema_version: 2,
-        media_type: spec.media_types.manifest(),
-        config: &config_descriptor,
-        layers: &layers,
-    };
+/// As [`compose`], of the manifest.
+pub fn wrap(config: Vec<u8>, architecture: Architecture, layers: &[Layer], media_types: MediaTypes) -> Result<Image> {
+    let config_descriptor = describe(media_types.config(), &config);
+    let layers = layers.iter().map(|layer| rename(layer, media_types)).collect::<Result<Vec<_>>>()?;
+    let manifest =
+        Manifest { schema_version: 2, media_type: media_types.manifest(), config: &config_descriptor, layers: &layers };
     let manifest = serde_json::to_vec(&manifest)
         .map_err(|error| Problem::failed("could not write the manifest").because(error))?;
     if manifest.len() > MAX_MANIFEST_BYTES {
@@ -144,8 +138,18 @@ pub fn compose(spec: &ImageSpec<'_>) -> Result<Image> {
         ))
         .help("join assets in one directory, so that they share a layer, or take a base of fewer layers"));
     }
-    let manifest_descriptor = describe(spec.media_types.manifest(), &manifest);
-    Ok(Image { architecture: spec.architecture, config, config_descriptor, manifest, manifest_descriptor, layers })
+    let manifest_descriptor = describe(media_types.manifest(), &manifest);
+    Ok(Image { architecture, config, config_descriptor, manifest, manifest_descriptor, layers })
+}
+
+/// Makes the image that `spec` describes.
+///
+/// # Errors
+/// A problem of class refused when a setting or the manifest is past what Lambda takes, or when a layer is not gzip;
+/// of class usage when `created` is no date.
+pub fn compose(spec: &ImageSpec<'_>) -> Result<Image> {
+    let config = config::compose(spec)?;
+    wrap(config, spec.architecture, spec.layers, spec.media_types)
 }
 
 fn describe(media_type: &str, bytes: &[u8]) -> Descriptor {

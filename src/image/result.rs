@@ -6,7 +6,7 @@ use crate::problem::{Problem, Result};
 use crate::store::Store;
 
 /// Writes `<store>/<bin>.json` and returns what it says: the outcome of the last push is kept while the digest is the
-/// same one.
+/// same one, unless `result` is that of a push itself.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -15,7 +15,7 @@ pub fn write(store: &Store, result: &ImageResult) -> Result<ImageResult> {
     let old = read(&path).ok().flatten();
     let pushed = old.as_deref().and_then(|bytes| serde_json::from_slice::<ImageResult>(bytes).ok());
     let mut result = result.clone();
-    if let Some(pushed) = pushed.filter(|pushed| pushed.digest == result.digest) {
+    if let Some(pushed) = pushed.filter(|pushed| result.image_uri.is_none() && pushed.digest == result.digest) {
         result.image_uri = pushed.image_uri;
         result.tags = pushed.tags;
         result.functions = pushed.functions;

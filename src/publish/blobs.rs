@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::{LayerToPush, Supply, Target, window};
+use super::{LayerToPush, Request, Supply, Target, window};
 use crate::event::{Event, PlannedLayer, PushPlan, PushStep, PushedLayer, Session, Task, TaskKind, TaskOutcome};
 use crate::oci::{Descriptor, Digest, media_type};
 use crate::problem::{Problem, Result};
@@ -76,7 +76,7 @@ pub(super) fn lenders(target: &Target, layer: &LayerToPush, store: &Store) -> Ve
 /// Gets all layers into the repository as `plan` says; returns them in their order.
 pub(super) async fn push(
     target: &Target,
-    bin: &str,
+    request: &Request<'_>,
     layers: &[LayerToPush],
     plan: &PushPlan,
     store: &Store,
@@ -88,7 +88,7 @@ pub(super) async fn push(
     let jobs = order.into_iter().map(|(index, (layer, planned))| async move {
         let pushed = one(target, layer, planned, store, session).await;
         let pushed = pushed.map_err(|problem| problem.context(format!("could not push layer `{}`", layer.name)))?;
-        session.emit(&Event::LayerPushed { bin, layer: &pushed });
+        session.emit(&Event::LayerPushed { package: request.package, bin: request.bin, layer: &pushed });
         Ok((index, pushed))
     });
     let mut pushed = window::run(jobs, target.client.throttled()).await?;

@@ -13,6 +13,7 @@ pub mod plan;
 pub mod supply;
 mod window;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -74,6 +75,8 @@ pub enum Supply {
 /// Everything about one push beside its layers.
 #[derive(Debug)]
 pub struct Request<'a> {
+    /// The package the image is of, for people.
+    pub package: &'a str,
     /// Names the image to people.
     pub bin: &'a str,
     /// The tags it gets.
@@ -88,15 +91,31 @@ pub struct Request<'a> {
 /// When the registry is not reached or refuses, or has a layer with another size.
 pub async fn survey(target: &Target, layers: &[LayerToPush], store: &Store) -> Result<PushPlan> {
     let present = blobs::present(target, layers.iter().filter_map(|layer| layer.known.as_ref())).await?;
+    let is_mountable = |layer: &LayerToPush| !blobs::lenders(target, layer, store).is_empty();
+    Ok(draw(target, layers, &present, is_mountable))
+}
+
+/// What has to move into a repository that does not exist yet.
+#[must_use]
+pub fn survey_nothing(target: &Target, layers: &[LayerToPush]) -> PushPlan {
+    draw(target, layers, &HashSet::new(), |_| false)
+}
+
+fn draw(
+    target: &Target,
+    layers: &[LayerToPush],
+    present: &HashSet<Digest>,
+    is_mountable: impl Fn(&LayerToPush) -> bool,
+) -> PushPlan {
     let known = layers.iter().map(|layer| plan::Known {
         name: layer.name.clone(),
         digest: layer.known.as_ref().map(|known| known.digest),
         size: layer.known.as_ref().map_or(layer.at_most, |known| known.size),
         is_relayed: matches!(layer.supply, Supply::Base(_)),
-        is_mountable: !blobs::lenders(target, layer, store).is_empty(),
+        is_mountable: is_mountable(layer),
         is_present: layer.known.as_ref().is_some_and(|known| present.contains(&known.digest)),
     });
-    Ok(plan::plan(&target.shown(), &known.collect::<Vec<_>>()))
+    plan::plan(&target.shown(), &known.collect::<Vec<_>>())
 }
 
 /// Brings an image into `target`: its layers, then what `compose` makes of them, in their order, once all are confirmed.
@@ -112,8 +131,8 @@ pub async fn publish(
     session: &Session,
 ) -> Result<PushResult> {
     let plan = survey(target, layers, store).await?;
-    session.emit(&Event::PushPlanned { bin: request.bin, plan: &plan });
-    let pushed = blobs::push(target, request.bin, layers, &plan, store, session).await?;
+    session.emit(&Event::PushPlanned { package: request.package, bin: request.bin, plan: &plan, dry_run: false });
+    let pushed = blobs::push(target, request, layers, &plan, store, session).await?;
     let image = compose(&pushed)?;
     finish(target, request, &image, layers, pushed, store, session).await
 }
@@ -156,9 +175,7 @@ async fn finish(
 
     let tags = put_tags(target, request, image).await?;
     let image_uri = format!("{}@{digest}", target.shown());
-    let result = PushResult { image_uri, digest, tags, layers: pushed, sent_bytes, reused_bytes };
-    session.emit(&Event::ImagePushed { bin: request.bin, push: &result });
-    Ok(result)
+    Ok(PushResult { image_uri, digest, tags, layers: pushed, sent_bytes, reused_bytes })
 }
 
 /// Puts the manifest under its digest. A registry that does not see a blob yet is asked again after a while; one that

@@ -12,7 +12,7 @@ use indicatif::ProgressBar;
 use super::progress::Bars;
 use super::screen::Screen;
 use super::{Look, table};
-use crate::event::{Event, ImageResult, TaskId, TaskKind, TaskOutcome};
+use crate::event::{Event, ImageResult, PushPlan, PushResult, PushStep, PushedLayer, TaskId, TaskKind, TaskOutcome};
 use crate::problem::{Exit, Problem};
 use crate::units;
 
@@ -67,6 +67,7 @@ impl Talk {
             Event::TaskAdvanced { task, bytes } => self.advanced(*task, *bytes),
             Event::TaskFinished { task, outcome } => self.finished(*task, *outcome),
             Event::ImageBuilt { image } => self.image_built(image),
+            Event::ImagePushed { image, push } => self.image_pushed(image, push),
             Event::Finished { elapsed } => {
                 let images = count(self.state().images, "image");
                 self.status(GOOD, "Finished", &format!("{images} in {}", duration(*elapsed)));
@@ -88,6 +89,12 @@ impl Talk {
             }
             Event::Retrying { what, why, delay } => {
                 self.status(WARNING, "Retrying", &format!("{what} in {}: {why}", duration(*delay)));
+            }
+            Event::PushPlanned { dry_run: true, .. } => self.state().images += 1,
+            Event::PushPlanned { bin, plan, .. } => self.status(GOOD, "Pushing", &planned(bin, plan)),
+            Event::LayerPushed { layer, .. } if self.verbose => {
+                let PushedLayer { name, digest, size, step } = layer;
+                self.status(NOTE, "Confirmed", &format!("{name}: {digest}, {}, {step}", units::size(*size)));
             }
             Event::Waiting { what } => self.status(NOTE, "Waiting", &format!("for {what}")),
             Event::Warning { message, help } => self.labelled(WARNING, "warning", message, *help),
@@ -189,7 +196,19 @@ impl Talk {
     fn image_built(&self, image: &ImageResult) {
         self.state().images += 1;
         self.status(GOOD, "Built", &format!("{} for {}", image.bin, image.platform));
-        self.print(&table::render(image, self.screen.columns(), self.verbose));
+        self.print(&table::built(image, self.screen.columns(), self.verbose));
+    }
+
+    fn image_pushed(&self, image: &ImageResult, push: &PushResult) {
+        self.state().images += 1;
+        let (sent, reused) = (units::size(push.sent_bytes), units::size(push.reused_bytes));
+        let uri = image.image_uri.as_deref().unwrap_or_default();
+        let repository = uri.split('@').next().unwrap_or(uri);
+        self.status(GOOD, "Pushed", &format!("{} to {repository}: {sent} sent, {reused} were there", image.bin));
+        if !push.tags.is_empty() {
+            self.status(GOOD, "Tagged", &push.tags.join(", "));
+        }
+        self.print(&table::pushed(image, push, self.screen.columns(), self.verbose));
     }
 
     /// Cargo's status line: a verb that ends in the twelfth column, and what it is about.
@@ -231,6 +250,18 @@ fn verbs(kind: TaskKind) -> (&'static str, &'static str) {
         TaskKind::Layer => ("Layering", "Layered"),
         TaskKind::Write => ("Writing", "Wrote"),
         TaskKind::Push => ("Pushing", "Pushed"),
+    }
+}
+
+/// What a push has before it.
+fn planned(bin: &str, plan: &PushPlan) -> String {
+    let to_send = plan.layers.iter().filter(|layer| matches!(layer.step, PushStep::Relay | PushStep::Upload)).count();
+    let bytes = units::size(plan.relayed_bytes + plan.uploaded_bytes);
+    let of = count(plan.layers.len(), "layer");
+    let at_most = if plan.at_most { "at most " } else { "" };
+    match to_send {
+        0 => format!("{bin} to {}: all of {of} there", plan.repository),
+        to_send => format!("{bin} to {}: {to_send} of {of}, {at_most}{bytes}", plan.repository),
     }
 }
 

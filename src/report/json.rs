@@ -4,19 +4,54 @@
 
 use serde::Serialize;
 
-use crate::event::{Event, FunctionResult, ImageResult, LayerResult};
+use crate::event::{Event, FunctionResult, ImageResult, LayerResult, PushPlan, PushStep, PushedLayer};
 use crate::oci::Digest;
 use crate::problem::Problem;
 
 #[derive(Serialize)]
 #[serde(tag = "reason", rename_all = "kebab-case")]
 enum Message<'a> {
-    BaseResolved { package: &'a str, bin: &'a str, reference: &'a str, digest: Option<Digest>, platform: &'a str },
+    BaseResolved {
+        package: &'a str,
+        bin: &'a str,
+        reference: &'a str,
+        digest: Option<Digest>,
+        platform: &'a str,
+    },
     ImageBuilt(Image<'a>),
-    Wrote { package: &'a str, bin: &'a str, what: &'a str, path: &'a str },
-    Warning { message: &'a str, help: Option<&'a str> },
-    Error { message: &'a str, causes: Vec<String>, help: Option<&'a str>, code: u8 },
-    Finished { success: bool },
+    PushPlanned {
+        package: &'a str,
+        bin: &'a str,
+        dry_run: bool,
+        #[serde(flatten)]
+        plan: &'a PushPlan,
+    },
+    LayerPushed {
+        package: &'a str,
+        bin: &'a str,
+        #[serde(flatten)]
+        layer: &'a PushedLayer,
+    },
+    ImagePushed(Pushed<'a>),
+    Wrote {
+        package: &'a str,
+        bin: &'a str,
+        what: &'a str,
+        path: &'a str,
+    },
+    Warning {
+        message: &'a str,
+        help: Option<&'a str>,
+    },
+    Error {
+        message: &'a str,
+        causes: Vec<String>,
+        help: Option<&'a str>,
+        code: u8,
+    },
+    Finished {
+        success: bool,
+    },
 }
 
 /// A [`LayerResult`] with what the result file leaves out.
@@ -67,6 +102,16 @@ impl<'a> From<&'a ImageResult> for Image<'a> {
     }
 }
 
+/// An [`ImageResult`] with what its push did.
+#[derive(Serialize)]
+struct Pushed<'a> {
+    #[serde(flatten)]
+    image: &'a ImageResult,
+    sent_bytes: u64,
+    reused_bytes: u64,
+    steps: Vec<PushStep>,
+}
+
 /// The message of an event, if it has one.
 pub(super) fn message(event: &Event<'_>) -> Option<String> {
     let path;
@@ -75,6 +120,16 @@ pub(super) fn message(event: &Event<'_>) -> Option<String> {
             Message::BaseResolved { package, bin, reference, digest: *digest, platform }
         }
         Event::ImageBuilt { image } => Message::ImageBuilt((*image).into()),
+        Event::PushPlanned { package, bin, plan, dry_run } => {
+            Message::PushPlanned { package, bin, dry_run: *dry_run, plan }
+        }
+        Event::LayerPushed { package, bin, layer } => Message::LayerPushed { package, bin, layer },
+        Event::ImagePushed { image, push } => Message::ImagePushed(Pushed {
+            image,
+            sent_bytes: push.sent_bytes,
+            reused_bytes: push.reused_bytes,
+            steps: push.layers.iter().map(|layer| layer.step).collect(),
+        }),
         Event::Wrote { package, bin, what, path: written } => {
             path = written.to_string_lossy();
             Message::Wrote { package, bin, what, path: &path }

@@ -214,6 +214,10 @@ impl Reporter for Report {
         self.shared.talk.event(event);
         match (self.shared.format, event) {
             (Format::Human, Event::ImageBuilt { image }) => self.line(&image.digest.to_string()),
+            (Format::Human, Event::ImagePushed { push, .. }) => self.line(&push.image_uri),
+            (Format::Human, Event::PushPlanned { plan, dry_run: true, .. }) => {
+                self.line(table::planned(plan).trim_end())
+            }
             (Format::Human, _) => {}
             (Format::Json, Event::CargoMessage { line }) => self.line(line.trim_end()),
             (Format::Json, event) => {

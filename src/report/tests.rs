@@ -176,7 +176,7 @@ fn without_colour_nothing_steers_the_terminal() {
 fn the_table_fits_every_width() {
     let image = image();
     for columns in 20..140 {
-        let table = table::render(&image, Some(columns), false);
+        let table = table::built(&image, Some(columns), false);
         let widest = table.lines().map(|line| line.chars().count()).max();
         assert!(widest <= Some(usize::from(columns)), "{columns} columns:\n{table}");
     }
@@ -187,7 +187,7 @@ fn the_table_fits_every_width() {
         " thumbnailer        30.0 MiB  new",
         " total             700.0 MiB",
     ];
-    assert_eq!(table::render(&image, Some(36), false).lines().collect::<Vec<_>>(), narrow);
+    assert_eq!(table::built(&image, Some(36), false).lines().collect::<Vec<_>>(), narrow);
 }
 
 /// The lines a terminal shows after `bytes`, for the few sequences bars use.

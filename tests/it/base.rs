@@ -13,6 +13,7 @@ use cargo_lambda_image::layer::{Layer, Origin, Pipeline};
 use cargo_lambda_image::oci::{Digest, media_type};
 use cargo_lambda_image::platform::Architecture;
 use cargo_lambda_image::problem::{Problem, Result};
+use cargo_lambda_image::registry::credentials::CredentialSource;
 use cargo_lambda_image::store::{Kind, Store};
 use serde_json::json;
 
@@ -46,7 +47,7 @@ impl World {
     }
 
     async fn resolve(&self, request: &BaseRequest) -> Result<Base> {
-        base::resolve(request, &self.store, &self.session).await
+        base::resolve(request, &|_| CredentialSource::from_environment(), &self.store, &self.session).await
     }
 
     async fn pull(&self, base: &Base) -> Result<Vec<Layer>> {

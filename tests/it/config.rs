@@ -73,7 +73,9 @@ impl Project {
 
 fn typed(flags: &[&str]) -> BuildArgs {
     let line = ["cargo-lambda-image", "lambda-image", "build"].iter().chain(flags).map(OsString::from);
-    let Command::Build(args) = cli::parse(line, ColorArg::Never).expect("the flags are right").command;
+    let Command::Build(args) = cli::parse(line, ColorArg::Never).expect("the flags are right").command else {
+        panic!("`build` was typed");
+    };
     *args
 }
 

@@ -17,6 +17,7 @@ mod pipeline;
 mod publish;
 mod pull;
 mod push;
+mod pushing;
 mod readers;
 mod readme;
 mod refusals;

@@ -19,6 +19,8 @@ pub enum IfAbsent {
     Fail,
     /// Create it (`--create-repository`).
     Create,
+    /// Say what it would be like (`--dry-run`).
+    Imagine,
 }
 
 /// A repository of ECR.
@@ -30,7 +32,7 @@ pub struct Repository {
     pub name: String,
     /// The Amazon resource name, as policies want it.
     pub arn: String,
-    /// Whether it did not exist before.
+    /// Whether it did not exist before, and does now or would.
     pub created: bool,
     /// Which tags can be moved to another image. Absent if the caller may not see it.
     pub tags: Option<TagRule>,
@@ -86,9 +88,10 @@ impl Ecr {
         session: &Session,
     ) -> Result<Repository> {
         let found = match (self.describe(host, name).await?, if_absent) {
-            (Seen::Yes(found), IfAbsent::Fail) => return Ok(found),
+            (Seen::Yes(found), IfAbsent::Fail | IfAbsent::Imagine) => return Ok(found),
+            (Seen::No, IfAbsent::Imagine) => return Ok(Repository { created: true, ..unseen(host, name) }),
             // Pushing needs no permission to look: the registry will say whether it is there.
-            (Seen::Denied(problem), IfAbsent::Fail) => {
+            (Seen::Denied(problem), IfAbsent::Fail | IfAbsent::Imagine) => {
                 session.emit(&Event::Detail { message: &in_one_line(&problem) });
                 return Ok(unseen(host, name));
             }

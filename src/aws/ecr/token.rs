@@ -118,6 +118,14 @@ impl TokenSource {
         Self { ecr, state: Mutex::default(), asked: AtomicU64::new(0) }
     }
 
+    /// A source that holds a token which was asked for just now.
+    #[must_use]
+    pub fn holding(ecr: Ecr, token: AuthorizationToken) -> Self {
+        let renew_at = Instant::now() + (LIFETIME - RENEWAL_MARGIN);
+        let state = State { held: Some(Held { token, renew_at }), failure: None };
+        Self { ecr, state: Mutex::new(state), asked: AtomicU64::new(1) }
+    }
+
     /// The token to use now.
     ///
     /// # Errors

@@ -17,9 +17,17 @@ pub fn testdata(name: &str) -> PathBuf {
 
 /// `build` of `testdata/hello` with `target` as its target directory.
 pub fn build(target: &Path) -> Program {
-    let project = testdata("hello");
-    fetch(&project);
-    Program::build(&project)
+    of(Program::build(&testdata("hello")), target)
+}
+
+/// `push` of `testdata/hello` with `target` as its target directory.
+pub fn push(target: &Path) -> Program {
+    of(Program::push(&testdata("hello")), target)
+}
+
+fn of(program: Program, target: &Path) -> Program {
+    fetch(&testdata("hello"));
+    program
         .args(["--locked", "--target-dir"])
         .arg(target)
         .env("CARGO_BUILD_BUILD_DIR", target_directory().join("it/hello"))

@@ -26,8 +26,17 @@ pub struct Outcome {
 impl Program {
     /// `cargo-lambda-image build`, run in `directory`.
     pub fn build(directory: &Path) -> Self {
+        Self::of("build", directory)
+    }
+
+    /// `cargo-lambda-image push`, run in `directory`.
+    pub fn push(directory: &Path) -> Self {
+        Self::of("push", directory)
+    }
+
+    fn of(subcommand: &str, directory: &Path) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cargo-lambda-image"));
-        command.arg("build").current_dir(directory).env_clear();
+        command.arg(subcommand).current_dir(directory).env_clear();
         for name in KEPT {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
@@ -87,6 +96,14 @@ impl Program {
         let outcome = self.run();
         assert_eq!(outcome.code, 0, "{}", outcome.stderr);
         outcome.stdout.lines().map(|line| line.parse().expect("a digest a line")).collect()
+    }
+}
+
+impl Outcome {
+    /// The JSON messages of this reason.
+    pub fn messages(&self, reason: &str) -> Vec<Value> {
+        let lines = self.stdout.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON a line"));
+        lines.filter(|message| message["reason"] == reason).collect()
     }
 }
 

@@ -64,6 +64,11 @@ impl Project {
         Program::build(self.root())
     }
 
+    /// `push`, run in the project's directory.
+    pub fn push(&self) -> Program {
+        Program::push(self.root())
+    }
+
     pub fn store(&self) -> PathBuf {
         self.path("target/lambda-image")
     }

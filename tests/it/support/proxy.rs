@@ -36,6 +36,8 @@ pub struct Proxy {
 
 struct Shared {
     upstream: String,
+    /// Other hosts, and who is each: everything goes through as it is.
+    others: Vec<(String, String)>,
     acceptor: TlsAcceptor,
     requests: Arc<Mutex<Vec<String>>>,
 }
@@ -43,10 +45,19 @@ struct Shared {
 impl Proxy {
     /// A proxy before the registry at `upstream` (host and port).
     pub fn start(upstream: &str) -> Self {
+        Self::start_with(upstream, &[])
+    }
+
+    /// A proxy that is other hosts besides, each with the address (host and port) of who answers for it.
+    pub fn start_with(upstream: &str, others: &[(&str, &str)]) -> Self {
         let certificates = TempDir::new().expect("a temporary directory");
-        let acceptor = TlsAcceptor::from(Arc::new(tls(&certificates.path().join("ca.pem"))));
+        let others: Vec<_> = others.iter().map(|(host, at)| ((*host).to_owned(), (*at).to_owned())).collect();
+        let names = [REGISTRY, BLOBS].into_iter().chain(others.iter().map(|(host, _)| host.as_str()));
+        let names = names.map(str::to_owned).collect();
+        let acceptor = TlsAcceptor::from(Arc::new(tls(&certificates.path().join("ca.pem"), names)));
         let requests = Arc::new(Mutex::new(Vec::new()));
-        let shared = Arc::new(Shared { upstream: upstream.to_owned(), acceptor, requests: Arc::clone(&requests) });
+        let upstream = upstream.to_owned();
+        let shared = Arc::new(Shared { upstream, others, acceptor, requests: Arc::clone(&requests) });
         let (started, address) = std::sync::mpsc::channel();
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {
@@ -87,15 +98,14 @@ impl Drop for Proxy {
     }
 }
 
-/// A certificate for both hosts, whose authority is written to `authority`.
-fn tls(authority: &Path) -> ServerConfig {
+/// A certificate for all hosts, whose authority is written to `authority`.
+fn tls(authority: &Path, names: Vec<String>) -> ServerConfig {
     let mut parameters = CertificateParams::default();
     parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().expect("a key");
     let certificate = parameters.self_signed(&key).expect("an authority");
     std::fs::write(authority, certificate.pem()).expect("a written authority");
     let issuer = Issuer::new(parameters, key);
-    let names = [REGISTRY, BLOBS].map(str::to_owned);
     let host_key = KeyPair::generate().expect("a key");
     let host = CertificateParams::new(names).expect("host names").signed_by(&host_key, &issuer).expect("a certificate");
     ServerConfig::builder_with_provider(crypto::aws_lc_rs::default_provider().into())
@@ -123,6 +133,13 @@ async fn accept(listener: &TcpListener, shared: Arc<Shared>) {
 async fn serve(mut connection: TcpStream, shared: &Shared) -> std::io::Result<()> {
     let connect = head(&mut connection).await?;
     let host = connect.strip_prefix("CONNECT ").and_then(|rest| rest.split(':').next()).unwrap_or_default().to_owned();
+    if let Some((_, at)) = shared.others.iter().find(|(other, _)| *other == host) {
+        shared.requests.lock().expect("no panic under the lock").push(format!("CONNECT {host}"));
+        connection.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await?;
+        let mut client = shared.acceptor.accept(connection).await?;
+        let mut upstream = TcpStream::connect(at).await?;
+        return tokio::io::copy_bidirectional(&mut client, &mut upstream).await.map(drop);
+    }
     if host != REGISTRY && host != BLOBS {
         return connection.write_all(&answer("403 Forbidden", "", "no such host behind this proxy")).await;
     }

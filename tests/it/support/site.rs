@@ -57,6 +57,19 @@ impl Site {
             .env("HOME", self.path("home"))
     }
 
+    /// `push` of all named assets on nothing.
+    pub fn push(&self, repository: &str, assets: &[&str]) -> Program {
+        self.push_on("scratch", repository, assets)
+    }
+
+    /// `push` of all named assets on a base.
+    pub fn push_on(&self, base: &str, repository: &str, assets: &[&str]) -> Program {
+        Program::push(&self.project())
+            .args(["--no-binary", "--handler", "app.get", "--base", base, "--repository", repository])
+            .args(assets.iter().flat_map(|asset| ["--asset", asset]))
+            .env("HOME", self.path("home"))
+    }
+
     /// The program's directory.
     pub fn store(&self) -> PathBuf {
         self.project().join("target/lambda-image")

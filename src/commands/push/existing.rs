@@ -1,0 +1,107 @@
+//! An image that is there already, into a repository: its own bytes, its own digest.
+//!
+//! Only an image without a manifest of its own, or with layers that are not compressed, gets a new manifest: what
+//! `docker save` wrote.
+
+use std::sync::Arc;
+
+use super::{Pushing, base_supply, conclude, lenders, open, send, target, to_push};
+use crate::base::{self, Base, BaseRequest, Compression};
+use crate::commands::draft;
+use crate::commands::login::Logins;
+use crate::config::{Destination, ExistingRequest};
+use crate::event::Session;
+use crate::image::{self, Image, MediaTypes};
+use crate::layer::{Layer, Pipeline};
+use crate::oci::{Descriptor, Digest, media_type};
+use crate::platform::Architecture;
+use crate::problem::{Exit, Problem, Result};
+use crate::store::Store;
+
+/// Pushes the image.
+///
+/// # Errors
+/// When there is no such image, or it cannot be pushed.
+pub(super) async fn push(
+    request: &ExistingRequest,
+    destination: &Destination,
+    dry_run: bool,
+    session: &Session,
+) -> Result<()> {
+    let logins = Logins::new(destination.aws.clone());
+    let store = open(request.store.clone(), session).await?;
+    let base = resolve(request, &logins, &store, session).await?;
+    let reached = target::reach(destination, dry_run, &logins, session).await?;
+    let pipeline = Arc::new(Pipeline::new(request.threads, request.compression_level));
+    let layers = base::look(&base, &store, &pipeline, session).await?;
+    let image = image(&base, &layers)?;
+    let to_push: Vec<_> = layers
+        .iter()
+        .enumerate()
+        .map(|(index, layer)| {
+            let supply = base_supply(&base, index, layer, request.offline, &store);
+            to_push(layer, supply, lenders(&base, &reached.target))
+        })
+        .collect();
+    let (package, bin) = (request.package.as_str(), request.bin.as_str());
+    let pushing = Pushing { package, bin, destination, reached: &reached, dry_run, store: &store, session };
+    let Some((image, push)) = send(&to_push, || Ok(image), &pushing).await? else { return Ok(()) };
+    conclude(draft::result(package, bin, &image, &layers), &push, &pushing)
+}
+
+/// Finds the image; which one of an index is x86-64's unless said, or the only one there is.
+async fn resolve(request: &ExistingRequest, logins: &Logins, store: &Arc<Store>, session: &Session) -> Result<Base> {
+    let wanted = |architecture| BaseRequest {
+        reference: request.reference.clone(),
+        directory: request.directory.clone(),
+        architecture,
+        offline: request.offline,
+        no_cache: request.no_cache,
+    };
+    let login = |registry: &str| logins.of(registry);
+    let first = wanted(request.architecture.unwrap_or(Architecture::Amd64));
+    match base::resolve(&first, &login, store, session).await {
+        Err(problem) if request.architecture.is_none() && problem.exit() == Exit::Refused => {
+            let other = base::resolve(&wanted(Architecture::Arm64), &login, store, session).await;
+            other.map_err(|_| problem)
+        }
+        resolved => resolved,
+    }
+}
+
+/// The image as it is; with a new manifest only where it has none that could be pushed.
+fn image(base: &Base, layers: &[Layer]) -> Result<Image> {
+    let config = base.documents.config.clone();
+    let manifest = base.documents.manifest.as_ref().filter(|_| {
+        // A layer that was packed is another blob than the one the manifest lists.
+        base.layers.iter().all(|layer| layer.compression == Compression::Gzip)
+    });
+    let Some((content_type, manifest)) = manifest else {
+        return image::wrap(config, base.architecture, layers, MediaTypes::Oci);
+    };
+    let value: serde_json::Value = serde_json::from_slice(manifest)
+        .map_err(|error| Problem::failed(format!("the manifest of `{}` is not JSON", base.shown)).because(error))?;
+    let media_type = value["mediaType"].as_str().map_or_else(|| said(content_type), str::to_owned);
+    let config_type = value["config"]["mediaType"].as_str().unwrap_or(media_type::OCI_CONFIG).to_owned();
+    let describe = |media_type: String, bytes: &[u8]| Descriptor {
+        media_type,
+        digest: Digest::of(bytes),
+        size: bytes.len() as u64,
+    };
+    Ok(Image {
+        architecture: base.architecture,
+        config_descriptor: describe(config_type, &config),
+        config,
+        manifest_descriptor: describe(media_type, manifest),
+        manifest: manifest.clone(),
+        layers: base.layers.iter().map(|layer| layer.descriptor.clone()).collect(),
+    })
+}
+
+/// The media type of a manifest that does not say it itself.
+fn said(content_type: &str) -> String {
+    match content_type {
+        media_type::DOCKER_MANIFEST => content_type.to_owned(),
+        _ => media_type::OCI_MANIFEST.to_owned(),
+    }
+}

@@ -1,0 +1,184 @@
+//! Settles what `push` is asked to do: what `build` makes, or an image that is there, and where each goes.
+
+use std::path::{Path, PathBuf};
+
+use crate::cli::{BuildArgs, DestinationArgs, PushArgs, check};
+use crate::event::{Event, Session};
+use crate::layer::gzip::DEFAULT_LEVEL;
+use crate::platform::Architecture;
+use crate::problem::{Problem, Result};
+
+use super::destination::{Names, refuse_collisions};
+use super::environment::{Environment, push_over_environment};
+use super::project::{self, Selected};
+use super::{BuildRequest, Destination, compile, settle, threads};
+
+/// What `push` is asked to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PushRequest {
+    /// What is pushed.
+    pub source: PushSource,
+    /// Where each image goes, in their order.
+    pub destinations: Vec<Destination>,
+    /// Only say what would be done.
+    pub dry_run: bool,
+}
+
+/// What is pushed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PushSource {
+    /// The images that `build` would make.
+    Built(BuildRequest),
+    /// An image that is there.
+    Existing(ExistingRequest),
+}
+
+/// An image that is there already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExistingRequest {
+    /// Its reference, in the forms of a base's.
+    pub reference: String,
+    /// Where relative paths in it start.
+    pub directory: PathBuf,
+    /// The package's name, or the image's own.
+    pub package: String,
+    /// What it is called.
+    pub bin: String,
+    /// Which one of an index; absent when it may be any.
+    pub architecture: Option<Architecture>,
+    /// `<target directory>/lambda-image`.
+    pub store: PathBuf,
+    /// No network for an image of a registry.
+    pub offline: bool,
+    /// Look at no record and no stored layer.
+    pub no_cache: bool,
+    /// How many threads compress layers that are not compressed.
+    pub threads: usize,
+    /// How hard.
+    pub compression_level: u32,
+}
+
+/// Settles what `push` is asked to do.
+///
+/// # Errors
+/// As [`super::build_request`], and what is missing or contradictory about where images go.
+pub fn push_request(typed: &PushArgs, environment: &Environment, session: &Session) -> Result<PushRequest> {
+    if typed.build.image.output.is_some() {
+        return Err(Problem::usage("`--output` is not for `push`, which writes no image here")
+            .help("write it with `cargo lambda-image build --output ...`"));
+    }
+    let args = push_over_environment(typed, environment, session)?;
+    let dry_run = args.destination.dry_run;
+    if let Some(reference) = args.destination.image.clone() {
+        let (existing, destination) = existing(reference, args, environment, session)?;
+        return Ok(PushRequest { source: PushSource::Existing(existing), destinations: vec![destination], dry_run });
+    }
+    let project = project::find(&args.build, environment, session)?;
+    let destinations = destinations(&project.selected, &args.build, &args.destination)?;
+    let build = settle(project, &args.build, environment)?;
+    Ok(PushRequest { source: PushSource::Built(build), destinations, dry_run })
+}
+
+fn destinations(selected: &[Selected], build: &BuildArgs, flags: &DestinationArgs) -> Result<Vec<Destination>> {
+    let mut settled = Vec::new();
+    for selected in selected {
+        let bin = build.selection.name.as_deref().unwrap_or(&selected.bin);
+        let names = Names { bin, package: &selected.package, version: selected.version.as_deref() };
+        settled.push((bin.to_owned(), selected.settings.destination.clone().settle(flags, names)?));
+    }
+    refuse_collisions(&settled)?;
+    Ok(settled.into_iter().map(|(_, destination)| destination).collect())
+}
+
+/// An image that is there needs no project; where there is one, its tables count.
+fn existing(
+    reference: String,
+    args: PushArgs,
+    environment: &Environment,
+    session: &Session,
+) -> Result<(ExistingRequest, Destination)> {
+    let PushArgs { mut build, destination: flags } = args;
+    let said = build.selection.name.clone().or_else(|| build.selection.bin.first().cloned());
+    let bin = match said {
+        Some(name) => name,
+        None => name_of(&reference).ok_or_else(|| {
+            Problem::usage(format!("`{reference}` does not say what the image is called"))
+                .help("name it with `--name NAME`")
+        })?,
+    };
+    build.selection.no_binary = true;
+    build.selection.bin.clear();
+    build.selection.name = Some(bin.clone());
+    let (store, destination, package) = match project::find(&build, environment, session) {
+        Ok(found) => {
+            let selected = found.selected.into_iter().next();
+            let (settings, package, version) = selected.map_or_else(Default::default, |selected| {
+                (selected.settings.destination, selected.package, selected.version)
+            });
+            let names = Names { bin: &bin, package: &package, version: version.as_deref() };
+            (found.target_directory, settings.settle(&flags, names)?, package.clone())
+        }
+        // Without its tables there is still what was typed.
+        Err(problem) if flags.repository.is_some() => {
+            session.emit(&Event::Detail { message: &format!("no configuration is read: {problem}") });
+            let names = Names { bin: &bin, package: &bin, version: None };
+            let settled = super::destination::DestinationSettings::default().settle(&flags, names)?;
+            (project::target_directory(&build, environment), settled, bin.clone())
+        }
+        Err(problem) => return Err(problem),
+    };
+    let request = ExistingRequest {
+        reference,
+        directory: environment.directory.clone(),
+        package,
+        bin,
+        architecture: compile::architecture(&build.compile),
+        store: store.join("lambda-image"),
+        offline: build.manifest.offline || build.manifest.frozen,
+        no_cache: build.image.no_cache,
+        threads: threads(build.compile.jobs, environment.parallelism),
+        compression_level: build.image.compression_level.unwrap_or(DEFAULT_LEVEL),
+    };
+    Ok((request, destination))
+}
+
+/// What a reference calls its image: the name in a layout or archive, the last part of a repository, or the file's name.
+fn name_of(reference: &str) -> Option<String> {
+    let local = ["oci:", "oci-archive:", "docker-archive:"].iter().find_map(|scheme| reference.strip_prefix(scheme));
+    let name = match local {
+        Some(local) => match local.split_once(':') {
+            Some((_, name)) if !name.is_empty() => last_part(name),
+            _ => Path::new(local.trim_end_matches(':')).file_stem()?.to_str()?.to_owned(),
+        },
+        None => last_part(reference),
+    };
+    check::image_name(&name).is_ok().then_some(name)
+}
+
+/// `thumbnailer` of `ghcr.io/shop/thumbnailer:v1@sha256:...`.
+fn last_part(reference: &str) -> String {
+    let name = reference.split('@').next().unwrap_or(reference);
+    let last = name.rsplit('/').next().unwrap_or(name);
+    last.split(':').next().unwrap_or(last).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_called_as_its_reference_says() {
+        for (reference, expected) in [
+            ("oci:out:resize", Some("resize")),
+            ("oci:target/lambda-image/layout:api", Some("api")),
+            ("oci-archive:dist/resize.tar", Some("resize")),
+            ("docker-archive:x.tar:shop/resize:v1", Some("resize")),
+            ("ghcr.io/shop/resize:v1", Some("resize")),
+            ("localhost:5000/resize", Some("resize")),
+            ("scratch", Some("scratch")),
+            ("oci:/", None),
+        ] {
+            assert_eq!(name_of(reference).as_deref(), expected, "{reference}");
+        }
+    }
+}
