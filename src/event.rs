@@ -69,6 +69,8 @@ pub enum TaskKind {
     Layer,
     /// An archive or layout is written.
     Write,
+    /// A layer of somebody's image is looked through; its bytes count as they are stored.
+    Check,
     /// A blob is sent to a registry; its bytes count as they are on the wire.
     Push,
 }

@@ -201,7 +201,7 @@ impl<R: Read> Scanner<'_, R> {
 
     /// The next `size` bytes, which the caller has bounded.
     fn exactly(&mut self, size: u64) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
         (&mut self.input).take(size).read_to_end(&mut bytes)?;
         if bytes.len() as u64 == size { Ok(bytes) } else { Err(truncated()) }
     }

@@ -249,6 +249,7 @@ fn verbs(kind: TaskKind) -> (&'static str, &'static str) {
         TaskKind::Hash => ("Hashing", "Hashed"),
         TaskKind::Layer => ("Layering", "Layered"),
         TaskKind::Write => ("Writing", "Wrote"),
+        TaskKind::Check => ("Checking", "Checked"),
         TaskKind::Push => ("Pushing", "Pushed"),
     }
 }
