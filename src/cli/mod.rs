@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use values::{AssetArg, ColorArg, EntrypointArg, EnvArg, FormatArg, JobsArg, MessageFormatArg, OutputArg};
+use values::{AssetArg, ColorArg, EntrypointArg, EnvArg, FormatArg, JobsArg, MessageFormatArg, OutputArg, SizeArg};
 
 const SELECTION: &str = "Package Selection";
 const FEATURES: &str = "Feature Selection";
@@ -25,6 +25,7 @@ const COMPILATION: &str = "Compilation Options";
 const MANIFEST: &str = "Manifest Options";
 const IMAGE: &str = "Image Options";
 const OUTPUT: &str = "Output Options";
+const CHECK: &str = "Check Options";
 const PUSH: &str = "Push Options";
 const AWS: &str = "AWS Options";
 
@@ -65,6 +66,14 @@ pub enum Command {
     /// confirmed. Prints HOST/REPOSITORY@sha256:... for each image.
     #[command(after_help = PUSH_EXAMPLES, mut_arg("output", |output| output.hide(true)))]
     Push(Box<PushArgs>),
+
+    /// Tell everything in an image that Lambda would refuse or could not run
+    ///
+    /// Judges the image of the project, built if need be, or any other: of a layout, of an archive such as `docker save`
+    /// writes, of a registry. Layers are read as streams and unpacked nowhere. Prints a report of all findings, each with
+    /// its reason and its fix; the exit code is 3 when one of them is an error.
+    #[command(after_help = VERIFY_EXAMPLES, mut_arg("output", |it| it.hide(true)), mut_arg("no_verify", |it| it.hide(true)))]
+    Verify(Box<VerifyArgs>),
 }
 
 const BUILD_EXAMPLES: &str = "\
@@ -87,6 +96,15 @@ Examples:
   cargo lambda-image push --repository localhost:5000/thumbnailer --asset models/
   cargo lambda-image push --repository ghcr.io/shop/thumbnailer --image oci-archive:thumbnailer.tar";
 
+const VERIFY_EXAMPLES: &str = "\
+Every rule has a page, `--explain L058`, and `--explain all` lists them.
+
+Examples:
+  cargo lambda-image verify
+  cargo lambda-image verify docker-archive:image.tar
+  cargo lambda-image verify 123456789012.dkr.ecr.eu-west-1.amazonaws.com/shop:v1 --deny warnings
+  cargo lambda-image verify oci:out:resize --message-format sarif > findings.sarif";
+
 /// A parser of strings that obey a rule.
 fn checked(rule: fn(&str) -> Result<(), String>) -> impl Fn(&str) -> Result<String, String> + Clone {
     move |text| rule(text).map(|()| text.to_owned())
@@ -108,9 +126,50 @@ pub struct BuildArgs {
     /// What the image is made of.
     #[command(flatten)]
     pub image: ImageArgs,
+    /// What the image is judged by.
+    #[command(flatten)]
+    pub check: CheckArgs,
     /// What Cargo may change and reach.
     #[command(flatten)]
     pub manifest: ManifestArgs,
+}
+
+/// What an image is judged by, before slow work begins.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+#[command(next_help_heading = CHECK)]
+pub struct CheckArgs {
+    /// Count findings of this rule as errors, or with `warnings` all that warn [repeatable]
+    #[arg(long, value_name = "CODE|warnings", value_parser = checked(check::denied))]
+    pub deny: Vec<String>,
+
+    /// Let findings of this rule pass [repeatable]
+    #[arg(long, value_name = "CODE", value_parser = checked(check::rule))]
+    pub allow: Vec<String>,
+
+    /// Refuse images of more than this, uncompressed, as in `2GB` [default: Lambda's 10 GiB]
+    #[arg(long, value_name = "SIZE")]
+    pub max_size: Option<SizeArg>,
+
+    /// Do not check the image
+    #[arg(long)]
+    pub no_verify: bool,
+}
+
+/// What `verify` can be told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct VerifyArgs {
+    /// Everything `build` can be told.
+    #[command(flatten)]
+    pub build: BuildArgs,
+
+    /// Image to check: oci:DIR[:ref], oci-archive:FILE, docker-archive:FILE or a registry's [default: the project's]
+    #[arg(value_name = "IMAGE", help_heading = None, value_parser = checked(check::base))]
+    #[arg(conflicts_with_all = NOT_WITH_AN_IMAGE)]
+    pub image: Option<String>,
+
+    /// Print the page of a rule, or with `all` the list of them
+    #[arg(long, value_name = "CODE", help_heading = CHECK, conflicts_with = "image")]
+    pub explain: Option<String>,
 }
 
 /// What `push` can be told.
@@ -421,6 +480,7 @@ impl Command {
         match self {
             Self::Build(build) => &build.talk,
             Self::Push(push) => &push.build.talk,
+            Self::Verify(verify) => &verify.build.talk,
         }
     }
 }

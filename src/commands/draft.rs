@@ -7,13 +7,16 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::blocking;
+use serde_json::Value;
+
 use super::login::Logins;
+use super::{blocking, judge};
 use crate::base::{self, Base, BaseRequest};
 use crate::cargo;
 use crate::check::binary::{self, Libc};
+use crate::check::image::BaseFacts;
 use crate::check::limits::{self, LayerSize};
-use crate::config::{BinarySource, BuildRequest, Format, ImageRequest};
+use crate::config::{BinarySource, BuildRequest, Checks, Format, ImageRequest};
 use crate::event::{Event, ImageResult, LayerResult, Session};
 use crate::image::placement::{self, Placement, StartRequest};
 use crate::image::{self, Image, ImageSpec, MediaTypes};
@@ -157,20 +160,25 @@ async fn draft(
         BaseBytes::Stored => base::pull(&base, store, &pipeline, session).await?,
         BaseBytes::Left => base::look(&base, store, &pipeline, session).await?,
     };
-    let (store, image, shown) = (Arc::clone(store), image.clone(), base.shown.clone());
-    let (specs, base_layers) = blocking(move || {
-        let facts = facts(&base_layers, &store)?;
-        if let Some(Binary { path, elf }) = &binary {
+    let (store, session, shown, checks) = (Arc::clone(store), session.clone(), base.shown.clone(), request.checks);
+    let mut draft = Draft { request: image.clone(), base, base_layers, architecture, placement, specs: Vec::new() };
+    blocking(move || {
+        let facts = facts(&draft.base_layers, &store)?;
+        if let (Some(Binary { path, elf }), Checks::Refuse) = (&binary, checks) {
             binary::libc(path, elf, &shown, libc(&facts))?;
         }
-        let specs = plan::plan(packs, &Tree::merge(&facts), base_layers.len())?;
-        let ours = specs.iter().map(size_of);
-        let sizes: Vec<_> = facts.iter().map(|facts| LayerSize::of("base", facts)).chain(ours).collect();
-        limits::total(&sizes)?;
-        Ok((specs, base_layers))
+        draft.specs = plan::plan(packs, &Tree::merge(&facts), draft.base_layers.len())?;
+        match checks {
+            Checks::Refuse => draft.refuse(facts, &store, &session)?,
+            Checks::Skip => {
+                let message = format!("image `{}` is not checked, as `--no-verify` asks", draft.request.bin);
+                session.warn(&message, Some("`cargo lambda-image verify` checks it later"));
+            }
+            Checks::Later => {}
+        }
+        Ok(draft)
     })
-    .await?;
-    Ok(Draft { request: image, base, base_layers, architecture, placement, specs })
+    .await
 }
 
 /// The C library of a base whose layers were looked through.
@@ -241,6 +249,24 @@ fn binary_pack(image: &ImageRequest, binary: &Path, place: &str) -> Result<Pack>
 }
 
 impl Draft {
+    /// Asks the rules, which need no byte of an asset but its first ones.
+    fn refuse(&self, base_layers: Vec<LayerFacts>, store: &Store, session: &Session) -> Result<()> {
+        let ours = self.specs.iter().map(size_of);
+        let sizes: Vec<_> = base_layers.iter().map(|facts| LayerSize::of("base", facts)).chain(ours).collect();
+        limits::total(&sizes)?;
+        let config = self.compose(&[], None)?.config;
+        let mut config: Value = serde_json::from_slice(&config)
+            .map_err(|error| Problem::failed("the config made here is not JSON").because(error))?;
+        // There are no layers yet for these to fit.
+        for key in ["rootfs", "history"] {
+            config.as_object_mut().and_then(|config| config.remove(key));
+        }
+        let base = super::verify::base_of(&self.request);
+        let base = BaseFacts { reference: self.base.shown.clone(), ..base };
+        let planned = judge::Planned { request: &self.request, config, base, base_layers, specs: &self.specs };
+        judge::refuse(planned, store, session)
+    }
+
     /// The image that the draft and all its layers make.
     ///
     /// # Errors

@@ -4,8 +4,10 @@
 
 pub mod build;
 mod draft;
+mod judge;
 mod login;
 pub mod push;
+pub mod verify;
 
 use crate::problem::{Problem, Result};
 

@@ -191,6 +191,15 @@ fn check_table(table: &Table, within: &str, place: Place<'_>) -> Result<()> {
     ] {
         word(key, value, check::word)?;
     }
+    word("max-size", &table.max_size, check::size)?;
+    for (key, words, rule) in
+        [("deny", &table.deny, check::denied as fn(&str) -> _), ("allow", &table.allow, check::rule)]
+    {
+        let codes = words.iter().flat_map(|Words(codes)| codes);
+        for code in codes {
+            checked(key, rule(code))?;
+        }
+    }
     if let Some(level) = table.compression_level {
         checked("compression-level", check::compression_level(level))?;
     }

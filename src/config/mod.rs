@@ -12,6 +12,7 @@ mod select;
 mod settings;
 mod table;
 mod talk;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,7 @@ pub use destination::{Destination, Repository};
 pub use environment::Environment;
 pub use push::{ExistingRequest, PushRequest, PushSource, push_request};
 pub use talk::{Color, Progress, TalkRequest, Verbosity, help_color, talk_request};
+pub use verify::{InspectedRequest, VerifyRequest, verify_request};
 
 /// What `build` is asked to do: one image for each binary.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,10 +46,23 @@ pub struct BuildRequest {
     pub offline: bool,
     /// Look at no record and no stored layer.
     pub no_cache: bool,
+    /// Whether images are judged before their layers are made.
+    pub checks: Checks,
     /// How many threads compress, at least 1.
     pub threads: usize,
     /// Seconds since 1970 for `created`, from `SOURCE_DATE_EPOCH`.
     pub source_date_epoch: Option<u64>,
+}
+
+/// Whether images are judged before their layers are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checks {
+    /// Yes, and an error stops the build.
+    Refuse,
+    /// No, as the user wishes.
+    Skip,
+    /// Not yet: it is done when they are there.
+    Later,
 }
 
 /// One image.
@@ -81,6 +96,12 @@ pub struct ImageRequest {
     pub format: Format,
     /// Globs of files that may look like secrets, for all assets.
     pub allow_secrets: Vec<String>,
+    /// Codes of rules whose findings are errors, or `warnings`.
+    pub deny: Vec<String>,
+    /// Codes of rules whose findings pass.
+    pub allow: Vec<String>,
+    /// The project's own limit in bytes, uncompressed.
+    pub max_size: Option<u64>,
 }
 
 /// Where an image's binary comes from.
@@ -141,6 +162,7 @@ fn settle(project: project::Project, args: &BuildArgs, environment: &Environment
         compile,
         offline: args.manifest.offline || args.manifest.frozen,
         no_cache: args.image.no_cache,
+        checks: if args.check.no_verify { Checks::Skip } else { Checks::Refuse },
         threads: threads(args.compile.jobs, environment.parallelism),
         source_date_epoch,
     })
@@ -166,7 +188,7 @@ fn images(selected: Vec<project::Selected>, args: &BuildArgs, directory: &Path) 
             BinarySource::None => asked.or(Some(Architecture::Amd64)),
             BinarySource::Cargo | BinarySource::File(_) => asked,
         };
-        let settings = selected.settings.under_flags(&args.image, directory);
+        let settings = selected.settings.under_flags(&args.image, &args.check, directory);
         Ok(settings.settle((selected.package, bin), selected.source, architecture, directory))
     };
     selected.into_iter().map(image).collect()

@@ -13,6 +13,7 @@ use super::progress::Bars;
 use super::screen::Screen;
 use super::{Look, table};
 use crate::event::{Event, ImageResult, PushPlan, PushResult, PushStep, PushedLayer, TaskId, TaskKind, TaskOutcome};
+use crate::finding::{Finding, Severity};
 use crate::problem::{Exit, Problem};
 use crate::units;
 
@@ -96,6 +97,7 @@ impl Talk {
                 let PushedLayer { name, digest, size, step } = layer;
                 self.status(NOTE, "Confirmed", &format!("{name}: {digest}, {}, {step}", units::size(*size)));
             }
+            Event::Found { finding, .. } => self.found(finding),
             Event::Waiting { what } => self.status(NOTE, "Waiting", &format!("for {what}")),
             Event::Warning { message, help } => self.labelled(WARNING, "warning", message, *help),
             Event::Detail { message } if self.verbose => self.status(NOTE, "Detail", message),
@@ -211,6 +213,21 @@ impl Talk {
         self.print(&table::pushed(image, push, self.screen.columns(), self.verbose));
     }
 
+    /// A finding on the way: those worth no more than a note are for `-v`.
+    fn found(&self, finding: &Finding) {
+        let style = match finding.severity {
+            Severity::Error => ERROR,
+            Severity::Warning => WARNING,
+            Severity::Note if self.verbose => NOTE,
+            Severity::Note => return,
+        };
+        let label = format!("{}[{}]", finding.severity.word(), finding.code);
+        let place: Vec<_> = [&finding.path, &finding.layer].into_iter().flatten().map(String::as_str).collect();
+        let place = if place.is_empty() { String::new() } else { format!(" ({})", place.join(", ")) };
+        let message = format!("{}: {}{place}", finding.title, finding.message);
+        self.labelled(style, &label, &message, Some(&finding.help));
+    }
+
     /// Cargo's status line: a verb that ends in the twelfth column, and what it is about.
     fn status(&self, style: Style, verb: &str, message: &str) {
         let verb = self.paint(style, &format!("{verb:>12}"));
@@ -292,7 +309,7 @@ fn count(count: usize, what: &str) -> String {
 }
 
 /// Text without what would steer the terminal: names and a server's answers are not ours.
-fn printable(text: &str) -> Cow<'_, str> {
+pub(super) fn printable(text: &str) -> Cow<'_, str> {
     escape(text, |character| character.is_control() && character != '\n' && character != '\t')
 }
 
