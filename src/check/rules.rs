@@ -340,9 +340,9 @@ pub(super) const BUDGET: &Rule = &Rule {
 
 pub(super) const NOTHING: &Rule = &Rule {
     code: "L050",
-    severity: Severity::Error,
+    severity: Severity::Warning,
     title: "nothing to start",
-    why: "Lambda starts what ENTRYPOINT and CMD say, as Docker does; there is neither",
+    why: "Lambda starts what ENTRYPOINT and CMD say, as Docker does; there is neither, and only a function's own ImageConfig could still bring one",
     fix: "set ENTRYPOINT to the function's program, or take a base that has one",
 };
 

@@ -151,7 +151,7 @@ async fn draft(
         working_directory: image.working_directory.as_deref(),
         env: &image.env,
     };
-    let placement = placement::place(&base.config, &start, session)?;
+    let placement = placement::place(&base.config, &start)?;
     if let (Some(binary), Some(place)) = (&binary, &placement.binary_path) {
         packs.push(binary_pack(image, &binary.path, place)?);
     }

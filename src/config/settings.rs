@@ -239,7 +239,7 @@ mod tests {
             (true, vec![], vec![]),
         ] {
             let flags = ImageArgs { no_assets, asset: flags, ..ImageArgs::default() };
-            let image = settled(configured.clone().under_flags(&flags, Path::new("/cwd")));
+            let image = settled(configured.clone().under_flags(&flags, &CheckArgs::default(), Path::new("/cwd")));
             let paths = image.assets.iter().map(|asset| (asset.directory.to_str().unwrap_or_default(), &*asset.path));
             assert_eq!(paths.collect::<Vec<_>>(), expected);
         }

@@ -22,6 +22,7 @@ mod readers;
 mod readme;
 mod refusals;
 mod reproducible;
+mod rules;
 mod scanning;
 mod sources;
 mod support;

@@ -20,6 +20,11 @@ pub fn build(target: &Path) -> Program {
     of(Program::build(&testdata("hello")), target)
 }
 
+/// `verify` of `testdata/hello` with `target` as its target directory.
+pub fn verify(target: &Path) -> Program {
+    of(Program::verify(&testdata("hello")), target)
+}
+
 /// `push` of `testdata/hello` with `target` as its target directory.
 pub fn push(target: &Path) -> Program {
     of(Program::push(&testdata("hello")), target)
@@ -28,6 +33,7 @@ pub fn push(target: &Path) -> Program {
 fn of(program: Program, target: &Path) -> Program {
     fetch(&testdata("hello"));
     program
+        .judged()
         .args(["--locked", "--target-dir"])
         .arg(target)
         .env("CARGO_BUILD_BUILD_DIR", target_directory().join("it/hello"))

@@ -15,5 +15,6 @@ pub mod proxy;
 pub mod registry;
 pub mod running;
 pub mod site;
+pub mod specimen;
 pub mod tools;
 pub mod tunnel;
