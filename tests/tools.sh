@@ -36,6 +36,7 @@ need() { # COMMAND PACKAGE...
 }
 need cc gcc libc6-dev
 need docker-registry docker-registry
+need git git
 need podman podman
 need runc runc
 need skopeo skopeo

@@ -10,14 +10,22 @@
 )]
 
 pub mod check;
+mod functions;
+mod push;
+mod renew;
 pub mod values;
+mod verify;
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use values::{AssetArg, ColorArg, EntrypointArg, EnvArg, FormatArg, JobsArg, MessageFormatArg, OutputArg, SizeArg};
+pub use functions::FunctionArgs;
+pub use push::{DestinationArgs, PushArgs};
+pub use renew::{OutdatedArgs, UpdateArgs};
+use values::{AssetArg, ColorArg, EntrypointArg, EnvArg, FormatArg, JobsArg, MessageFormatArg, OutputArg};
+pub use verify::{CheckArgs, VerifyArgs};
 
 const SELECTION: &str = "Package Selection";
 const FEATURES: &str = "Feature Selection";
@@ -26,8 +34,6 @@ const MANIFEST: &str = "Manifest Options";
 const IMAGE: &str = "Image Options";
 const OUTPUT: &str = "Output Options";
 const CHECK: &str = "Check Options";
-const PUSH: &str = "Push Options";
-const AWS: &str = "AWS Options";
 
 /// Everything typed.
 #[derive(Debug, Parser)]
@@ -59,11 +65,12 @@ pub enum Command {
     #[command(after_help = BUILD_EXAMPLES)]
     Build(Box<BuildArgs>),
 
-    /// Bring an image into a registry, Amazon ECR above all
+    /// Bring an image into a registry, Amazon ECR above all, and functions to the image
     ///
     /// Compiles and stacks as `build` does, and sends to the repository only what it lacks: base layers straight from their
     /// registry, assets straight from their files, nothing kept on disk. The tags are moved last, once everything is
-    /// confirmed. Prints HOST/REPOSITORY@sha256:... for each image.
+    /// confirmed. Then each function is brought to the image, and a version and an alias to it where they were asked for.
+    /// Prints HOST/REPOSITORY@sha256:... for each image.
     #[command(after_help = PUSH_EXAMPLES, mut_arg("output", |output| output.hide(true)))]
     Push(Box<PushArgs>),
 
@@ -72,8 +79,27 @@ pub enum Command {
     /// Judges the image of the project, built if need be, or any other: of a layout, of an archive such as `docker save`
     /// writes, of a registry. Layers are read as streams and unpacked nowhere. Prints a report of all findings, each with
     /// its reason and its fix; the exit code is 3 when one of them is an error.
-    #[command(after_help = VERIFY_EXAMPLES, mut_arg("output", |it| it.hide(true)), mut_arg("no_verify", |it| it.hide(true)))]
+    #[command(after_help = verify::EXAMPLES, mut_arg("output", |it| it.hide(true)), mut_arg("no_verify", |it| it.hide(true)))]
     Verify(Box<VerifyArgs>),
+    /// Print the smallest IAM policy for a push
+    ///
+    /// Takes the flags of `push`, and the configuration as `push` does. Prints the policy as JSON that lets a caller do all
+    /// that this very push may need to do, and nothing else. Nothing is compiled, built or sent.
+    #[command(after_help = POLICY_EXAMPLES, mut_arg("output", |output| output.hide(true)))]
+    IamPolicy(Box<PushArgs>),
+
+    /// Renew what lambda-image.lock says
+    ///
+    /// Without WHAT, looks up what the tags of all base images mean now, and makes the layers anew that were locked by
+    /// another version of this program, for all packages in the workspace. `base` does the former only, and a
+    /// destination (`/var/task/models`, or relative to /var/task) makes the layers of that asset anew.
+    #[command(after_help = renew::EXAMPLES)]
+    Update(Box<UpdateArgs>),
+
+    /// Say which base images of lambda-image.lock have newer digests
+    ///
+    /// Prints one line for each: the reference, the platform, the locked digest and the newer one. Changes nothing.
+    Outdated(Box<OutdatedArgs>),
 }
 
 const BUILD_EXAMPLES: &str = "\
@@ -92,18 +118,16 @@ Every flag can be set by an environment variable, CARGO_LAMBDA_IMAGE_<FLAG>, and
 
 Examples:
   cargo lambda-image push --repository shop/thumbnailer --create-repository
+  cargo lambda-image push --repository shop/thumbnailer --function thumbnailer --alias live
   cargo lambda-image push --repository shop/{bin} --tag v{version} --dry-run
   cargo lambda-image push --repository localhost:5000/thumbnailer --asset models/
   cargo lambda-image push --repository ghcr.io/shop/thumbnailer --image oci-archive:thumbnailer.tar";
 
-const VERIFY_EXAMPLES: &str = "\
-Every rule has a page, `--explain L058`, and `--explain all` lists them.
-
+const POLICY_EXAMPLES: &str = "\
 Examples:
-  cargo lambda-image verify
-  cargo lambda-image verify docker-archive:image.tar
-  cargo lambda-image verify 123456789012.dkr.ecr.eu-west-1.amazonaws.com/shop:v1 --deny warnings
-  cargo lambda-image verify oci:out:resize --message-format sarif > findings.sarif";
+  cargo lambda-image iam-policy --repository shop/thumbnailer --function thumbnailer --alias live
+  cargo lambda-image iam-policy --repository shop/thumbnailer --create-repository \\
+      --create-function --role arn:aws:iam::123456789012:role/thumbnailer";
 
 /// A parser of strings that obey a rule.
 fn checked(rule: fn(&str) -> Result<(), String>) -> impl Fn(&str) -> Result<String, String> + Clone {
@@ -133,121 +157,6 @@ pub struct BuildArgs {
     #[command(flatten)]
     pub manifest: ManifestArgs,
 }
-
-/// What an image is judged by, before slow work begins.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-#[command(next_help_heading = CHECK)]
-pub struct CheckArgs {
-    /// Count findings of this rule as errors, or with `warnings` all that warn [repeatable]
-    #[arg(long, value_name = "CODE|warnings", value_parser = checked(check::denied))]
-    pub deny: Vec<String>,
-
-    /// Let findings of this rule pass [repeatable]
-    #[arg(long, value_name = "CODE", value_parser = checked(check::rule))]
-    pub allow: Vec<String>,
-
-    /// Refuse images of more than this, uncompressed, as in `2GB` [default: Lambda's 10 GiB]
-    #[arg(long, value_name = "SIZE")]
-    pub max_size: Option<SizeArg>,
-
-    /// Do not check the image
-    #[arg(long)]
-    pub no_verify: bool,
-}
-
-/// What `verify` can be told.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-pub struct VerifyArgs {
-    /// Everything `build` can be told.
-    #[command(flatten)]
-    pub build: BuildArgs,
-
-    /// Image to check: oci:DIR[:ref], oci-archive:FILE, docker-archive:FILE or a registry's [default: the project's]
-    #[arg(value_name = "IMAGE", help_heading = None, value_parser = checked(check::base))]
-    #[arg(conflicts_with_all = NOT_WITH_AN_IMAGE)]
-    pub image: Option<String>,
-
-    /// Print the page of a rule, or with `all` the list of them
-    #[arg(long, value_name = "CODE", help_heading = CHECK, conflicts_with = "image")]
-    pub explain: Option<String>,
-}
-
-/// What `push` can be told.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-pub struct PushArgs {
-    /// Everything `build` can be told.
-    #[command(flatten)]
-    pub build: BuildArgs,
-    /// Where images go.
-    #[command(flatten)]
-    pub destination: DestinationArgs,
-}
-
-/// Where `push` brings an image, and how.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-#[command(next_help_heading = PUSH)]
-pub struct DestinationArgs {
-    /// Repository of ECR in the account and region, or HOST/PATH; {bin}, {package} and {version} are filled in
-    #[arg(long, value_name = "NAME", value_parser = checked(check::repository))]
-    pub repository: Option<String>,
-
-    /// Create the repository of ECR if it is not there, scanned on push and readable by Lambda
-    #[arg(long)]
-    pub create_repository: bool,
-
-    /// Tag of the image [repeatable]; {bin}, {package} and {version} are filled in
-    #[arg(long, value_name = "TAG", value_parser = checked(check::tag))]
-    pub tag: Vec<String>,
-
-    /// Leave out the tag `{bin}-<digest>`, by which an image stays tagged when the others move on
-    #[arg(long)]
-    pub no_digest_tag: bool,
-
-    /// Push this image instead of building one: oci:DIR[:ref], oci-archive:FILE, docker-archive:FILE or a registry's
-    #[arg(long, value_name = "REF", value_parser = checked(check::base), conflicts_with_all = NOT_WITH_AN_IMAGE)]
-    pub image: Option<String>,
-
-    /// Show what would be done for each layer, and write nothing anywhere
-    #[arg(long)]
-    pub dry_run: bool,
-
-    /// Speak plain http to a registry that is not on this machine
-    #[arg(long)]
-    pub insecure: bool,
-
-    /// AWS region of the repository [default: AWS's own configuration]
-    #[arg(long, value_name = "REGION", value_parser = checked(check::word), help_heading = AWS)]
-    pub region: Option<String>,
-
-    /// Profile of AWS's configuration
-    #[arg(long, value_name = "NAME", value_parser = checked(check::word), help_heading = AWS)]
-    pub aws_profile: Option<String>,
-
-    /// Endpoint for AWS's services
-    #[arg(long, value_name = "URL", value_parser = checked(check::word), help_heading = AWS)]
-    pub endpoint_url: Option<String>,
-}
-
-/// The ids of flags that say what an image is made of, and would be ignored for one that is there.
-const NOT_WITH_AN_IMAGE: [&str; 17] = [
-    "binary_path",
-    "no_binary",
-    "features",
-    "all_features",
-    "no_default_features",
-    "release",
-    "dev",
-    "profile",
-    "cargo_build",
-    "target",
-    "base",
-    "asset",
-    "handler",
-    "env",
-    "entrypoint",
-    "working_directory",
-    "format",
-];
 
 /// Which binaries become images.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
@@ -386,8 +295,18 @@ pub struct ImageArgs {
     #[arg(long, value_name = "GLOB", value_parser = checked(check::glob))]
     pub allow_secrets: Vec<String>,
 
+    /// Take assets that are not here from `lambda-image.lock` and the repository's blobs
+    ///
+    /// An asset whose path leads to nothing, or whose files are pointers of Git LFS with the locked content, goes into the
+    /// image as the lock tells. An asset of which only a part is here is an error.
+    #[arg(long)]
+    pub assets_from_lock: bool,
+
     /// Also write the images to PATH, as oci-dir, oci-archive or docker-archive [default: oci-dir, in the target
     /// directory]
+    ///
+    /// Archives hold one image. Without PATH each goes to `<target directory>/lambda-image/<binary>.oci.tar` or
+    /// `.docker.tar`.
     #[arg(long, value_name = "FORMAT[:PATH]", help_heading = OUTPUT)]
     pub output: Option<OutputArg>,
 
@@ -404,7 +323,7 @@ pub struct ManifestArgs {
     #[arg(long, value_name = "PATH")]
     pub manifest_path: Option<PathBuf>,
 
-    /// Assert that `Cargo.lock` will remain unchanged
+    /// Assert that `Cargo.lock` and `lambda-image.lock` will remain unchanged
     #[arg(long)]
     pub locked: bool,
 
@@ -479,8 +398,10 @@ impl Command {
     pub fn talk(&self) -> &TalkArgs {
         match self {
             Self::Build(build) => &build.talk,
-            Self::Push(push) => &push.build.talk,
             Self::Verify(verify) => &verify.build.talk,
+            Self::Push(push) | Self::IamPolicy(push) => &push.build.talk,
+            Self::Update(update) => &update.build.talk,
+            Self::Outdated(outdated) => &outdated.talk,
         }
     }
 }

@@ -4,11 +4,13 @@
 //! all of it is there.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::blocking;
 use super::draft::{self, BaseBytes, Draft, Drafting};
+use super::lock::{Locking, assets};
 use super::login::Logins;
 use crate::aws;
 use crate::base::reference::BaseReference;
@@ -29,21 +31,36 @@ use crate::store::Store;
 pub async fn run(request: BuildRequest, session: &Session) -> Result<()> {
     let started = Instant::now();
     refuse_early(&request)?;
+    let locking = Locking::read(&request.lock).await?;
     let binaries = draft::binaries(&request, session).await?;
     let store = {
         let (root, session) = (request.store.clone(), session.clone());
         Arc::new(blocking(move || Store::open(&root, &session)).await?)
     };
     let logins = Logins::new(aws::Settings::default());
+    let base_bytes = BaseBytes::Stored;
     let drafting =
-        Drafting { request: &request, base_bytes: BaseBytes::Stored, logins: &logins, store: &store, session };
+        Drafting { request: &request, base_bytes, locking: &locking, logins: &logins, store: &store, session };
     let drafts = drafting.drafts(binaries).await?;
+    assets::fetch(&request, &drafts, &logins, &store, session).await?;
     let (drafts, layers) = make_layers(drafts, &request, &store, session).await?;
+    let (drafts, layers, found) = {
+        let (locking, session) = (Arc::clone(&locking), session.clone());
+        blocking(move || {
+            let images: Vec<_> = drafts.iter().zip(layers.iter().map(Vec::as_slice)).collect();
+            let found = locking.findings(&images, &session)?;
+            locking.check(&found, &session)?;
+            Ok((drafts, layers, found))
+        })
+        .await?
+    };
     for (draft, layers) in drafts.into_iter().zip(layers) {
-        let (store, session, output) = (Arc::clone(&store), session.clone(), request.output.clone());
+        let (store, session) = (Arc::clone(&store), session.clone());
         let created = request.source_date_epoch;
-        blocking(move || finish(&draft, layers, created, &output, &store, &session)).await?;
+        blocking(move || finish(&draft, layers, created, &store, &session)).await?;
     }
+    let (saving, telling) = (Arc::clone(&store), session.clone());
+    blocking(move || locking.save(&found, &saving, &telling)).await?;
     let pruning = Arc::clone(&store);
     // Blobs that stay cost space, not correctness; a damaged index must not turn a finished build into a failed one.
     if let Err(problem) = blocking(move || pruning.prune(|| layout::reachable(&pruning))).await {
@@ -55,27 +72,26 @@ pub async fn run(request: BuildRequest, session: &Session) -> Result<()> {
 
 /// What is wrong whatever is compiled.
 pub(super) fn refuse_early(request: &BuildRequest) -> Result<()> {
+    let mut archives: HashMap<&Path, Vec<String>> = HashMap::new();
     for image in &request.images {
         BaseReference::parse(&image.base, &image.base_directory)?;
+        match &image.output {
+            Output::Store => {}
+            Output::OciDir(path) => layout::refuse_target(path)?,
+            Output::OciArchive(path) | Output::DockerArchive(path) => {
+                archive::refuse_target(path)?;
+                archives.entry(path).or_default().push(format!("`{}`", image.bin));
+            }
+        }
     }
-    match &request.output {
-        Output::Store => {}
-        Output::OciDir(path) => layout::refuse_target(path)?,
-        Output::OciArchive(path) | Output::DockerArchive(path) => archive::refuse_target(path)?,
-    }
-    if let Output::OciArchive(path) | Output::DockerArchive(path) = &request.output
-        && request.images.len() > 1
-    {
-        let bins: Vec<_> = request.images.iter().map(|image| format!("`{}`", image.bin)).collect();
-        return Err(Problem::usage(format!(
-            "`{}` takes one image, and there are {}: {}",
-            path.display(),
-            bins.len(),
-            bins.join(", ")
-        ))
-        .help("choose one with `--bin`, or write a layout of all with `--output oci-dir:PATH`"));
-    }
-    Ok(())
+    let Some((path, bins)) = archives.into_iter().find(|(_, bins)| bins.len() > 1) else { return Ok(()) };
+    Err(Problem::usage(format!(
+        "`{}` takes one image, and there are {}: {}",
+        path.display(),
+        bins.len(),
+        bins.join(", ")
+    ))
+    .help("choose one with `--bin`, leave out the path, or write a layout of all with `--output oci-dir:PATH`"))
 }
 
 /// Makes the layers of all images, each different one once: binaries of a workspace share their assets.
@@ -118,19 +134,12 @@ async fn make_layers(
 }
 
 /// Composes the image, gives it its name in the layout, and writes what else was asked for.
-fn finish(
-    draft: &Draft,
-    layers: Vec<Layer>,
-    created: Option<u64>,
-    output: &Output,
-    store: &Store,
-    session: &Session,
-) -> Result<()> {
+fn finish(draft: &Draft, layers: Vec<Layer>, created: Option<u64>, store: &Store, session: &Session) -> Result<()> {
     session.check()?;
     let image = draft.compose(&layers, created)?;
     let ImageRequest { package, bin, .. } = &draft.request;
     layout::add(store, bin, &image, session)?;
-    match output {
+    match &draft.request.output {
         Output::Store => {}
         Output::OciDir(path) => {
             layout::export(store, bin, &image, path, session)?;

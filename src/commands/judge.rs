@@ -3,19 +3,22 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde_json::Value;
+
+use super::draft::Draft;
 use crate::check;
 use crate::check::findings::Options;
 use crate::check::image::{BaseFacts, Content, ImageFacts, LayerSource};
-use crate::config::ImageRequest;
+use crate::config::{Checks, ImageRequest};
 use crate::event::{Event, Session};
 use crate::finding::{Finding, Severity};
 use crate::image;
 use crate::layer::facts::LayerFacts;
 use crate::layer::gunzip::GzipFacts;
 use crate::layer::plan::LayerSpec;
-use crate::layer::{Origin, Pipeline};
+use crate::layer::{Layer, Origin, Pipeline};
 use crate::problem::{Problem, Result};
-use crate::store::Store;
+use crate::store::{Kind, Store};
 
 /// What an image's project wants of the rules, today.
 ///
@@ -39,44 +42,91 @@ pub(super) fn today() -> String {
     time.split('T').next().unwrap_or_default().to_owned()
 }
 
-/// An image whose own layers are not made yet.
-pub(super) struct Planned<'a> {
-    pub request: &'a ImageRequest,
-    /// What it will start, as in a config.
-    pub config: serde_json::Value,
-    pub base: BaseFacts,
-    pub base_layers: Vec<LayerFacts>,
-    pub specs: &'a [LayerSpec],
-}
-
-/// Judges a planned image: tells what was found, and refuses it for an error.
+/// Judges an image before its layers are made, as far as that is asked for: tells what was found, and refuses it for an
+/// error.
 ///
 /// # Errors
 /// Of class refused when a finding is an error.
-pub(super) fn refuse(planned: Planned<'_>, store: &Store, session: &Session) -> Result<()> {
-    let Planned { request, config, base, base_layers, specs } = planned;
-    let ImageRequest { package, bin, .. } = request;
-    let one_member = GzipFacts { members: 1, trailing_bytes: 0 };
-    let mut layers = Vec::new();
-    for facts in base_layers {
-        let gzip = Some(facts.gzip.as_ref().map_or(one_member, |(_, gzip)| *gzip));
-        layers.push(source("base", facts, gzip, false));
+pub(super) fn draft(draft: &Draft, checks: Checks, store: &Store, session: &Session) -> Result<()> {
+    let ImageRequest { package, bin, .. } = &draft.request;
+    match checks {
+        Checks::Later => return Ok(()),
+        Checks::Skip => {
+            let message = format!("image `{bin}` is not checked, as `--no-verify` asks");
+            session.warn(&message, Some("`cargo lambda-image verify` checks it"));
+            return Ok(());
+        }
+        Checks::Refuse => {}
     }
-    for spec in specs {
-        // Files that did not change are not looked into again.
-        let facts = Pipeline::recall_facts(spec, store).unwrap_or_else(|| spec.facts().clone());
-        layers.push(source(&spec.name, facts, Some(one_member), spec.origin == Origin::Asset));
-    }
-    let image = ImageFacts { shown: bin.clone(), index: None, manifest: None, config, layers, base: Some(base) };
-    let findings = check::verify(&image, &options(request)?);
+    let of_base = draft.base_layers.iter().map(|layer| base_layer(layer, store));
+    let ours = draft.specs.iter().map(|spec| own_layer(spec, store));
+    let base = base_of(&draft.request);
+    let image = ImageFacts {
+        shown: bin.clone(),
+        index: None,
+        manifest: None,
+        config: config_of(draft)?,
+        layers: of_base.chain(ours).collect(),
+        base: Some(BaseFacts {
+            reference: draft.base.shown.clone(),
+            pinned: base.pinned || draft.locked_base.is_some(),
+        }),
+    };
+    let findings = check::verify(&image, &options(&draft.request)?);
     for finding in &findings {
         session.emit(&Event::Found { package, bin, finding });
     }
     verdict(&format!("image `{bin}`"), &findings)
 }
 
-fn source(name: &str, facts: LayerFacts, gzip: Option<GzipFacts>, secrets_judged: bool) -> LayerSource {
-    let content = Content::Read { diff_id: None, facts: Arc::new(facts), gzip };
+/// A base is held where it is by its digest, or because it is no registry's.
+pub(super) fn base_of(image: &ImageRequest) -> BaseFacts {
+    let is_local = ["oci:", "oci-archive:", "docker-archive:"].iter().any(|scheme| image.base.starts_with(scheme));
+    let pinned = is_local || image.base == "scratch" || image.base.contains("@sha256:");
+    BaseFacts { reference: image.base.clone(), pinned }
+}
+
+/// The config the image will have, but for what tells of layers that are not there yet.
+fn config_of(draft: &Draft) -> Result<Value> {
+    let config = draft.compose(&[], None)?.config;
+    let mut config: Value = serde_json::from_slice(&config)
+        .map_err(|error| Problem::failed("the config made here is not JSON").because(error))?;
+    for key in ["rootfs", "history"] {
+        config.as_object_mut().and_then(|config| config.remove(key));
+    }
+    Ok(config)
+}
+
+/// How layers are framed that this program made.
+const OURS: GzipFacts = GzipFacts { members: 1, trailing_bytes: 0 };
+
+fn base_layer(layer: &Layer, store: &Store) -> LayerSource {
+    let facts = store.records().get::<LayerFacts>(Kind::Facts, &layer.diff_id.to_string());
+    let content = match facts {
+        Some(facts) => {
+            let gzip = facts.gzip.as_ref().map_or(OURS, |(_, gzip)| *gzip);
+            Content::Read { diff_id: None, facts: Arc::new(facts), gzip: Some(gzip) }
+        }
+        None => Content::Unread("the lock tells of the layer what a build needs, and it was not read".to_owned()),
+    };
+    source("base", content, false)
+}
+
+fn own_layer(spec: &LayerSpec, store: &Store) -> LayerSource {
+    let facts = match &spec.told {
+        // Its files are not here.
+        Some(told) => store.records().get::<LayerFacts>(Kind::Facts, &told.diff_id.to_string()),
+        // Files that did not change are not looked into again.
+        None => Some(Pipeline::recall_facts(spec, store).unwrap_or_else(|| spec.facts().clone())),
+    };
+    let content = match facts {
+        Some(facts) => Content::Read { diff_id: None, facts: Arc::new(facts), gzip: Some(OURS) },
+        None => Content::Unread("its files are not here".to_owned()),
+    };
+    source(&spec.name, content, spec.origin == Origin::Asset)
+}
+
+fn source(name: &str, content: Content, secrets_judged: bool) -> LayerSource {
     LayerSource { name: name.to_owned(), descriptor: None, has_urls: false, content, secrets_judged }
 }
 
@@ -88,8 +138,8 @@ pub(super) fn verdict<'a>(what: &str, findings: impl IntoIterator<Item = &'a Fin
     let errors: Vec<_> = findings.into_iter().filter(|finding| finding.severity == Severity::Error).collect();
     let message = match errors[..] {
         [] => return Ok(()),
-        [one] => format!("{what} would not run on Lambda: {}", one.title),
-        _ => format!("{what} would not run on Lambda: {} errors", errors.len()),
+        [one] => format!("the checks refuse {what}: {}", one.title),
+        _ => format!("the checks refuse {what}: {} errors", errors.len()),
     };
     let codes: Vec<_> = errors.iter().map(|finding| finding.code).collect();
     let code = codes.first().copied().unwrap_or_default();

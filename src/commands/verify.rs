@@ -9,7 +9,7 @@ use crate::base::{self, InspectRequest};
 use crate::check::findings::Options;
 use crate::check::image::{BaseFacts, ImageFacts};
 use crate::check::{self, rules};
-use crate::config::{BuildRequest, ImageRequest, InspectedRequest, VerifyRequest};
+use crate::config::{BuildRequest, InspectedRequest, VerifyRequest};
 use crate::event::{Event, Session};
 use crate::finding::Verdict;
 use crate::problem::{Problem, Result};
@@ -65,7 +65,7 @@ async fn judged(facts: ImageFacts, options: Options) -> Result<Verdict> {
 
 /// The project's images: built if need be, and then judged as they lie in the layout, without a second look into layers.
 async fn project(request: BuildRequest, session: &Session) -> Result<Vec<Verdict>> {
-    let (images, root) = (request.images.clone(), request.store.clone());
+    let (images, root, lock) = (request.images.clone(), request.store.clone(), request.lock.path.clone());
     build::run(request, &session.for_a_step()).await?;
     let store = {
         let session = session.clone();
@@ -82,15 +82,9 @@ async fn project(request: BuildRequest, session: &Session) -> Result<Vec<Verdict
         };
         let mut facts = inspected(&inspect, session).await?;
         facts.shown.clone_from(&image.bin);
-        facts.base = Some(base_of(image));
+        let base = judge::base_of(image);
+        facts.base = Some(BaseFacts { pinned: base.pinned || lock.is_file(), ..base });
         verdicts.push(judged(facts, judge::options(image)?).await?);
     }
     Ok(verdicts)
-}
-
-/// A base is held where it is by its digest, or because it is no registry's.
-pub(super) fn base_of(image: &ImageRequest) -> BaseFacts {
-    let is_local = ["oci:", "oci-archive:", "docker-archive:"].iter().any(|scheme| image.base.starts_with(scheme));
-    let pinned = is_local || image.base == "scratch" || image.base.contains("@sha256:");
-    BaseFacts { reference: image.base.clone(), pinned }
 }

@@ -2,12 +2,15 @@
 //!
 //! Contradictions are refused here, so that nothing below has to wonder whether the user set a thing.
 
+mod cargo_lambda;
 mod compile;
 mod destination;
 mod environment;
+mod functions;
 mod metadata;
 mod project;
 mod push;
+mod renew;
 mod select;
 mod settings;
 mod table;
@@ -18,7 +21,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::cli::values::{JobsArg, OutputArg, OutputKind};
-use crate::cli::{BuildArgs, check};
+use crate::cli::{BuildArgs, ImageArgs, check};
 use crate::event::Session;
 use crate::platform::Architecture;
 use crate::problem::{Problem, Result};
@@ -28,6 +31,7 @@ pub use crate::layer::walk::Asset;
 pub use destination::{Destination, Repository};
 pub use environment::Environment;
 pub use push::{ExistingRequest, PushRequest, PushSource, push_request};
+pub use renew::{OutdatedRequest, Renewed, UpdateRequest, outdated_request, update_request};
 pub use talk::{Color, Progress, TalkRequest, Verbosity, help_color, talk_request};
 pub use verify::{InspectedRequest, VerifyRequest, verify_request};
 
@@ -40,8 +44,10 @@ pub struct BuildRequest {
     pub images: Vec<ImageRequest>,
     /// How to run cargo; absent when no image is compiled.
     pub compile: Option<CompileRequest>,
-    /// Where the images go.
-    pub output: Output,
+    /// What becomes of the lock.
+    pub lock: LockRequest,
+    /// Where each image's blobs may be, in their order, if assets that are not here are to come from there.
+    pub blobs: Vec<Option<Destination>>,
     /// No network for base images.
     pub offline: bool,
     /// Look at no record and no stored layer.
@@ -63,6 +69,19 @@ pub enum Checks {
     Skip,
     /// Not yet: it is done when they are there.
     Later,
+}
+
+/// The lock, and what may become of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockRequest {
+    /// The file.
+    pub path: PathBuf,
+    /// It must stay as it is.
+    pub locked: bool,
+    /// The images are all there are, so that entries of others are nobody's.
+    pub complete: bool,
+    /// Assets that are not here are taken from it.
+    pub assets_from_lock: bool,
 }
 
 /// One image.
@@ -102,6 +121,8 @@ pub struct ImageRequest {
     pub allow: Vec<String>,
     /// The project's own limit in bytes, uncompressed.
     pub max_size: Option<u64>,
+    /// Where it goes besides the layout.
+    pub output: Output,
 }
 
 /// Where an image's binary comes from.
@@ -147,7 +168,8 @@ const LAST_EPOCH: u64 = 253_402_300_799;
 pub fn build_request(typed: &BuildArgs, environment: &Environment, session: &Session) -> Result<BuildRequest> {
     let args = environment::over_environment(typed, environment, session)?;
     let project = project::find(&args, environment, session)?;
-    settle(project, &args, environment)
+    let blobs = push::sources(&project.selected, &args, environment)?;
+    Ok(BuildRequest { blobs, ..settle(project, &args, environment)? })
 }
 
 fn settle(project: project::Project, args: &BuildArgs, environment: &Environment) -> Result<BuildRequest> {
@@ -155,11 +177,13 @@ fn settle(project: project::Project, args: &BuildArgs, environment: &Environment
     let compiles = project.selected.iter().any(|selected| selected.source == BinarySource::Cargo);
     let compile = if compiles { Some(compile::request(args, &project.selected, environment)?) } else { None };
     let store = project.target_directory.join("lambda-image");
+    let lock = lock_request(&project, args);
     Ok(BuildRequest {
-        output: output(args.image.output.as_ref(), &store, &environment.directory),
+        images: images(project.selected, args, &store, &environment.directory)?,
         store,
-        images: images(project.selected, args, &environment.directory)?,
         compile,
+        lock,
+        blobs: Vec::new(),
         offline: args.manifest.offline || args.manifest.frozen,
         no_cache: args.image.no_cache,
         checks: if args.check.no_verify { Checks::Skip } else { Checks::Refuse },
@@ -168,7 +192,24 @@ fn settle(project: project::Project, args: &BuildArgs, environment: &Environment
     })
 }
 
-fn images(selected: Vec<project::Selected>, args: &BuildArgs, directory: &Path) -> Result<Vec<ImageRequest>> {
+fn lock_request(project: &project::Project, args: &BuildArgs) -> LockRequest {
+    let ImageArgs { base, no_assets, compression_level, assets_from_lock, .. } = &args.image;
+    // What such flags replace is not gone from the project.
+    let replaces = base.is_some() || *no_assets || compression_level.is_some();
+    LockRequest {
+        path: project.root.join(crate::lock::FILE_NAME),
+        locked: args.manifest.locked || args.manifest.frozen,
+        complete: project.complete && !replaces,
+        assets_from_lock: *assets_from_lock,
+    }
+}
+
+fn images(
+    selected: Vec<project::Selected>,
+    args: &BuildArgs,
+    store: &Path,
+    directory: &Path,
+) -> Result<Vec<ImageRequest>> {
     let name = args.selection.name.as_ref();
     if let (Some(name), true) = (name, selected.len() > 1) {
         let bins: Vec<String> = selected.iter().map(|selected| format!("`{}`", selected.bin)).collect();
@@ -188,21 +229,25 @@ fn images(selected: Vec<project::Selected>, args: &BuildArgs, directory: &Path) 
             BinarySource::None => asked.or(Some(Architecture::Amd64)),
             BinarySource::Cargo | BinarySource::File(_) => asked,
         };
+        let output = output(args.image.output.as_ref(), &bin, store, directory);
         let settings = selected.settings.under_flags(&args.image, &args.check, directory);
-        Ok(settings.settle((selected.package, bin), selected.source, architecture, directory))
+        Ok(settings.settle((selected.package, bin), selected.source, architecture, output, directory))
     };
     selected.into_iter().map(image).collect()
 }
 
-fn output(asked: Option<&OutputArg>, store: &Path, directory: &Path) -> Output {
+/// Archives hold one image each, so without a path each has its own, named by the binary.
+fn output(asked: Option<&OutputArg>, bin: &str, store: &Path, directory: &Path) -> Output {
     let Some(OutputArg { kind, path }) = asked else { return Output::Store };
     let path = path.as_ref().map(|path| directory.join(path));
     match (kind, path) {
         (OutputKind::OciDir, None) => Output::Store,
         (OutputKind::OciDir, Some(path)) => Output::OciDir(path),
-        (OutputKind::OciArchive, path) => Output::OciArchive(path.unwrap_or_else(|| store.join("oci-archive.tar"))),
+        (OutputKind::OciArchive, path) => {
+            Output::OciArchive(path.unwrap_or_else(|| store.join(format!("{bin}.oci.tar"))))
+        }
         (OutputKind::DockerArchive, path) => {
-            Output::DockerArchive(path.unwrap_or_else(|| store.join("docker-archive.tar")))
+            Output::DockerArchive(path.unwrap_or_else(|| store.join(format!("{bin}.docker.tar"))))
         }
     }
 }

@@ -11,8 +11,9 @@ use crate::layer::gzip::DEFAULT_LEVEL;
 use crate::platform::Architecture;
 
 use super::destination::DestinationSettings;
+use super::functions::FunctionSettings;
 use super::table::{AssetTable, FormatWord, Table, Words};
-use super::{Asset, BinarySource, Format, ImageRequest};
+use super::{Asset, BinarySource, Format, ImageRequest, Output};
 
 /// The base of images that name none: AWS's own for compiled functions.
 const DEFAULT_BASE: &str = "public.ecr.aws/lambda/provided:al2023";
@@ -37,6 +38,8 @@ pub(super) struct Settings {
     pub cargo_build: Option<String>,
     /// Where images go.
     pub destination: DestinationSettings,
+    /// Which functions run them.
+    pub functions: FunctionSettings,
 }
 
 impl Settings {
@@ -61,6 +64,7 @@ impl Settings {
             max_size: table.max_size.as_deref().and_then(|size| size.parse().ok()).map(|SizeArg(bytes)| bytes),
             cargo_build: table.cargo_build.clone(),
             destination: DestinationSettings::of_table(table),
+            functions: FunctionSettings::of_table(table),
         }
     }
 
@@ -84,6 +88,7 @@ impl Settings {
             max_size: self.max_size.or(lower.max_size),
             cargo_build: self.cargo_build.or(lower.cargo_build),
             destination: self.destination.over(lower.destination),
+            functions: self.functions.over(lower.functions),
         }
     }
 
@@ -121,6 +126,7 @@ impl Settings {
             max_size: check.max_size.map(|SizeArg(bytes)| bytes),
             cargo_build: None,
             destination: DestinationSettings::default(),
+            functions: FunctionSettings::default(),
         };
         typed.over(self)
     }
@@ -131,6 +137,7 @@ impl Settings {
         (package, bin): (String, String),
         binary: BinarySource,
         architecture: Option<Architecture>,
+        output: Output,
         directory: &Path,
     ) -> ImageRequest {
         let (base, base_directory) = self.base.unwrap_or_else(|| (DEFAULT_BASE.into(), directory.to_owned()));
@@ -152,6 +159,7 @@ impl Settings {
             deny: self.deny.unwrap_or_default(),
             allow: self.allow.unwrap_or_default(),
             max_size: self.max_size,
+            output,
         }
     }
 }
@@ -188,7 +196,7 @@ mod tests {
     }
 
     fn settled(settings: Settings) -> ImageRequest {
-        settings.settle(("p".into(), "b".into()), BinarySource::Cargo, None, Path::new("/cwd"))
+        settings.settle(("p".into(), "b".into()), BinarySource::Cargo, None, Output::Store, Path::new("/cwd"))
     }
 
     #[test]

@@ -11,17 +11,9 @@ use super::entries::{Content, Entry, Source};
 use super::facts::LayerFacts;
 use super::{elf, look, tarball};
 
-/// The facts of one layer, or room for them. They decide nothing about what a layer is, so any two are equal.
+/// The facts of one layer, or room for them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Gathered(Arc<OnceLock<LayerFacts>>);
-
-impl PartialEq for Gathered {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for Gathered {}
+pub(crate) struct Gathered(Arc<OnceLock<LayerFacts>>);
 
 impl Gathered {
     /// The facts of the layer of `entries`.

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::entries::{self, Content, Entry};
 use super::facts::LayerFacts;
 use super::gzip::FORMAT_VERSION;
+use super::learn::{told_in_store, told_layer};
 use super::plan::LayerSpec;
 use super::tarball::TarSink;
 use super::{BlockWriter, Layer, Origin, Pipeline, facts, tarball};
@@ -34,18 +35,18 @@ pub enum Reuse {
 }
 
 /// Fingerprint -> tar.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct TarRecord {
-    diff_id: DiffId,
-    uncompressed_size: u64,
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct TarRecord {
+    pub(super) diff_id: DiffId,
+    pub(super) uncompressed_size: u64,
 }
 
 /// (Diff-id, format, level) -> blob.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct BlobRecord {
-    digest: Digest,
-    size: u64,
-    uncompressed_size: u64,
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct BlobRecord {
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+    pub(super) uncompressed_size: u64,
 }
 
 /// What making one layer shares with making the others.
@@ -57,13 +58,15 @@ struct Making<'a> {
     listed_at: i64,
     /// Whether a layer failed, so that the others stop.
     failed: AtomicBool,
+    /// Whether the bytes go somewhere else than into the store.
+    is_elsewhere: bool,
 }
 
 impl<'a> Making<'a> {
     fn new(store: &'a Store, session: &'a Session, reuse: Reuse) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let listed_at = i64::try_from(now).unwrap_or(i64::MAX);
-        Self { store, session, reuse, listed_at, failed: AtomicBool::new(false) }
+        Self { store, session, reuse, listed_at, failed: AtomicBool::new(false), is_elsewhere: false }
     }
 }
 
@@ -106,6 +109,9 @@ impl Pipeline {
 
     fn make_one(&self, spec: &LayerSpec, making: &Making<'_>) -> Result<Layer> {
         let Making { store, session, .. } = *making;
+        if let Some(told) = &spec.told {
+            return told_in_store(spec, told, store);
+        }
         let fingerprint = entries::fingerprint(&spec.entries, &format!("format {FORMAT_VERSION}"));
         if making.reuse == Reuse::Records
             && let Some(layer) = self.reused(spec, &fingerprint, making)?
@@ -134,7 +140,8 @@ impl Pipeline {
     ) -> Result<Layer> {
         // Whoever takes the bytes tells how far they are.
         let task = Session::silent().task(TaskKind::Layer, &spec.name, None);
-        self.pack(spec, sink, finish, &task, &Making::new(store, session, Reuse::Nothing))
+        let making = Making { is_elsewhere: true, ..Making::new(store, session, Reuse::Nothing) };
+        self.pack(spec, sink, finish, &task, &making)
     }
 
     /// What the records say a layer will be, whether or not its bytes are anywhere. Its tar is hashed at most, and only
@@ -143,6 +150,9 @@ impl Pipeline {
     /// # Errors
     /// When a file that is hashed cannot be read or changes meanwhile.
     pub fn recall(&self, spec: &LayerSpec, store: &Store, session: &Session) -> Result<Option<Layer>> {
+        if let Some(told) = &spec.told {
+            return Ok(Some(told_layer(spec, told, store)));
+        }
         let making = Making::new(store, session, Reuse::Records);
         let of = |tar: &TarRecord| {
             let blob = store.records().get::<BlobRecord>(Kind::Layer, &self.blob_key(tar.diff_id))?;
@@ -181,14 +191,23 @@ impl Pipeline {
             |inner: &mut BlockWriter<'_>| tarball::write(&spec.entries, &mut Stoppable { inner, stop: &making.failed });
         let (sink, diff_id, uncompressed_size) = self.run(sink, task, session, produce).map_err(context)?;
         let (digest, size) = finish(sink)?;
-        let facts = spec.facts();
-        debug_assert_eq!(facts.uncompressed_size, uncompressed_size, "the tar's size is known before it is written");
         let blob = BlobRecord { digest, size, uncompressed_size };
-        self.remember_blob(store, diff_id, &blob, facts)?;
-        let tar = TarRecord { diff_id, uncompressed_size };
-        let fingerprint = entries::fingerprint(&spec.entries, &format!("format {FORMAT_VERSION}"));
-        remember_tar(spec, store, &fingerprint, &tar, making.listed_at)?;
-        store.records().put(Kind::Fingerprint, &last_key(spec), &tar)?;
+        let remember = || {
+            self.remember_blob(store, diff_id, &blob, spec.facts())?;
+            let tar = TarRecord { diff_id, uncompressed_size };
+            let fingerprint = entries::fingerprint(&spec.entries, &format!("format {FORMAT_VERSION}"));
+            remember_tar(spec, store, &fingerprint, &tar, making.listed_at)?;
+            store.records().put(Kind::Fingerprint, &last_key(spec, uncompressed_size), &tar)
+        };
+        match remember() {
+            Ok(()) => {}
+            // Bytes that went elsewhere are there all the same; a full disk here costs making them again.
+            Err(problem) if making.is_elsewhere => session.warn(
+                &format!("layer `{}` is made again next time: {}", spec.name, problem.in_one_line()),
+                problem.next_step(),
+            ),
+            Err(problem) => return Err(problem),
+        }
         Ok(layer(spec.name.clone(), spec.origin, store, diff_id, &blob, false))
     }
 
@@ -257,19 +276,26 @@ impl Pipeline {
         store.records().put(Kind::Layer, &self.blob_key(diff_id), blob)
     }
 
-    fn blob_key(&self, diff_id: DiffId) -> String {
+    pub(super) fn blob_key(&self, diff_id: DiffId) -> String {
         format!("{diff_id} format {FORMAT_VERSION} level {}", self.level())
     }
 }
 
-fn layer(name: String, origin: Origin, store: &Store, diff_id: DiffId, blob: &BlobRecord, reused: bool) -> Layer {
+pub(super) fn layer(
+    name: String,
+    origin: Origin,
+    store: &Store,
+    diff_id: DiffId,
+    blob: &BlobRecord,
+    reused: bool,
+) -> Layer {
     let BlobRecord { digest, size, uncompressed_size } = *blob;
     let descriptor = Descriptor { media_type: media_type::OCI_LAYER_GZIP.to_owned(), digest, size };
     Layer { name, origin, descriptor, diff_id, uncompressed_size, reused, blob: store.blob_path(&digest) }
 }
 
-/// Hashes the tar without compressing it, if what was last packed under this name had the same size and is `known`
-/// still: most likely only time stamps changed, as after a fresh checkout.
+/// Hashes the tar without compressing it, if a tar of the same size was packed for the same place and is `known` still:
+/// most likely only time stamps or names for people changed, as after a fresh checkout.
 fn hash_if_promising(
     spec: &LayerSpec,
     making: &Making<'_>,
@@ -277,7 +303,7 @@ fn hash_if_promising(
 ) -> Result<Option<TarRecord>> {
     let Making { store, session, .. } = *making;
     let tar_size = tarball::size(&spec.entries);
-    let last = store.records().get::<TarRecord>(Kind::Fingerprint, &last_key(spec));
+    let last = store.records().get::<TarRecord>(Kind::Fingerprint, &last_key(spec, tar_size));
     if !last.is_some_and(|last| last.uncompressed_size == tar_size && known(&last)) {
         return Ok(None);
     }
@@ -298,11 +324,11 @@ fn remember_tar(spec: &LayerSpec, store: &Store, fingerprint: &str, tar: &TarRec
     store.records().put(Kind::Fingerprint, fingerprint, tar)
 }
 
-/// What identifies a layer from build to build: the first thing in it.
-fn last_key(spec: &LayerSpec) -> String {
+/// What identifies a layer from build to build: the first thing in it and its size, whatever people call it.
+pub(super) fn last_key(spec: &LayerSpec, tar_size: u64) -> String {
     let first = spec.entries.iter().find(|entry| !matches!(entry.content, Content::Directory { .. }));
     let place = first.or(spec.entries.last()).map(|entry| entry.path.to_string_lossy().into_owned());
-    format!("last {} {}", spec.name, place.unwrap_or_default())
+    format!("last {tar_size} {}", place.unwrap_or_default())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -8,12 +8,15 @@
 //! Bytes depend on the entries' content, the level and the format version alone. The sink is anything that takes
 //! bytes: here a blob of the store.
 
+mod attributes;
 pub mod elf;
 pub mod entries;
 pub mod facts;
 mod gathered;
 pub mod gunzip;
 pub mod gzip;
+mod learn;
+pub mod lfs;
 mod look;
 pub mod make;
 pub mod plan;
@@ -85,7 +88,7 @@ impl Pipeline {
     #[must_use]
     pub fn new(threads: usize, level: u32) -> Self {
         let threads = threads.max(1);
-        Self { level, threads, budget: Budget::new(), compressors: Compressors::new(threads) }
+        Self { level, threads, budget: Budget::new(threads), compressors: Compressors::new(threads) }
     }
 
     /// The compression level.

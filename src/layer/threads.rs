@@ -8,10 +8,26 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use super::gzip::{Block, Compressor};
+use super::gzip::{BLOCK_BYTES, Block, Compressor};
 
-/// 24 blocks of 1 MiB with room for as much again compressed: 48 MiB.
-const BUDGET: usize = 24;
+/// What blocks, each with room for as much again compressed, and the threads' own tables have together.
+const BUDGET_BYTES: usize = 48 << 20;
+
+/// The tables of one thread's compressor: peak memory grew by 0.3 MB a thread (zlib-rs 0.6, level 2).
+const COMPRESSOR_BYTES: usize = 300 << 10;
+
+/// More would have no block to work on.
+const MOST_THREADS: usize = 20;
+
+/// How many of `asked` threads there are to be.
+fn threads(asked: usize) -> usize {
+    asked.clamp(1, MOST_THREADS)
+}
+
+/// How many blocks that leaves: memory is the same with one thread and with many.
+fn blocks(threads: usize) -> usize {
+    (BUDGET_BYTES - threads * COMPRESSOR_BYTES) / (2 * BLOCK_BYTES)
+}
 
 /// Blocks to be borrowed, made when first needed.
 #[derive(Debug)]
@@ -28,8 +44,10 @@ struct State {
 }
 
 impl Budget {
-    pub(super) fn new() -> Self {
-        Self { state: Mutex::new(State { free: Vec::new(), unmade: BUDGET }), returned: Condvar::new() }
+    /// The blocks beside `asked` compressing threads.
+    pub(super) fn new(asked: usize) -> Self {
+        let unmade = blocks(threads(asked));
+        Self { state: Mutex::new(State { free: Vec::new(), unmade }), returned: Condvar::new() }
     }
 
     /// Waits for a block; it comes back empty.
@@ -69,7 +87,8 @@ pub(super) struct Compressors {
 }
 
 impl Compressors {
-    pub(super) fn new(count: usize) -> Self {
+    /// As many threads as are `asked` for and of use.
+    pub(super) fn new(asked: usize) -> Self {
         let (jobs, queue) = mpsc::channel::<Job>();
         let queue = Arc::new(Mutex::new(queue));
         let work = |queue: Arc<Mutex<Receiver<Job>>>| {
@@ -84,7 +103,7 @@ impl Compressors {
                 }
             }
         };
-        let threads = (0..count.max(1)).map(|_| thread::spawn(work(Arc::clone(&queue)))).collect();
+        let threads = (0..threads(asked)).map(|_| thread::spawn(work(Arc::clone(&queue)))).collect();
         Self { jobs: Some(jobs), threads }
     }
 
@@ -105,6 +124,21 @@ impl Drop for Compressors {
         for thread in self.threads.drain(..) {
             // A panic was already seen by the layer whose block it held.
             let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_and_blocks_share_one_budget() {
+        for (asked, expected) in [(0, (1, 23)), (1, (1, 23)), (2, (2, 23)), (16, (16, 21)), (256, (20, 21))] {
+            let threads = threads(asked);
+            assert_eq!((threads, blocks(threads)), expected, "{asked}");
+            assert!(threads <= blocks(threads));
+            assert!(threads * COMPRESSOR_BYTES + blocks(threads) * 2 * BLOCK_BYTES <= BUDGET_BYTES);
         }
     }
 }

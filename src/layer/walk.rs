@@ -4,16 +4,19 @@
 //! directories and, of a few small files that may hold secrets, the content.
 
 use std::fs::{self, Metadata};
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use globset::{GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
+use rustix::fs::Access;
+use rustix::io::Errno;
 use walkdir::{DirEntry, WalkDir};
 
 use super::entries::{Content, Entry, Source, Stat};
 use super::secrets;
-use crate::problem::{Exit, IoContext as _, Problem, Result};
+use crate::problem::{IoContext as _, Problem, Result};
 
 /// Lambda's name for where code lies; relative destinations start here.
 pub const TASK_ROOT: &str = "var/task";
@@ -46,18 +49,73 @@ pub struct Asset {
 /// When there is no such thing, it cannot be listed, a pattern or destination is malformed, or something in it must not
 /// be packed: a device, a link that leaves the asset, a whiteout, a likely secret.
 pub fn walk(asset: &Asset) -> Result<Vec<Entry>> {
-    let root = normalize(&asset.directory.join(&asset.path));
-    if fs::symlink_metadata(&root).is_ok() {
-        let destination = destination(asset, &root)?;
-        return Walk::new(asset, root)?.path(&destination);
+    let root = root(asset);
+    match fs::symlink_metadata(&root) {
+        Ok(_) => {
+            let destination = destination(asset, &root)?;
+            return Walk::new(asset, root)?.path(&destination);
+        }
+        // A directory above that may not be searched hides whether it is there.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error).or_failed(|| stat(&root)),
+        Err(_) => {}
     }
     let Some((prefix, pattern)) = glob(asset)? else {
         return Err(Problem::usage(format!("no such asset `{}`", asset.shown))
-            .because(std::io::Error::other(format!("nothing at `{}`", root.display())))
+            .because(io::Error::other(format!("nothing at `{}`", root.display())))
             .help(format!("asset paths start at `{}`", asset.directory.display())));
     };
+    if !is_directory(&prefix)? {
+        return Err(Problem::usage(format!("no such asset `{}`", asset.shown))
+            .because(io::Error::other(format!("no directory `{}`", prefix.display())))
+            .help(format!("asset paths start at `{}`", asset.directory.display())));
+    }
     let place = destination(asset, &prefix)?.directory;
-    Walk::new(asset, prefix)?.matches(&place, &pattern)
+    let entries = Walk::new(asset, prefix.clone())?.matches(&place, &pattern)?;
+    if entries.is_empty() {
+        return Err(Problem::usage(format!("asset `{}` matches nothing", asset.shown))
+            .help(format!("the pattern was looked for below `{}`", prefix.display())));
+    }
+    Ok(entries)
+}
+
+/// Whether there is nothing at an asset's path, or nothing that its glob matches.
+///
+/// # Errors
+/// When a pattern or destination is malformed, or what is there cannot be listed.
+pub fn is_absent(asset: &Asset) -> Result<bool> {
+    let root = root(asset);
+    match fs::symlink_metadata(&root) {
+        Ok(_) => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error).or_failed(|| stat(&root)),
+        Err(_) => {}
+    }
+    let Some((prefix, pattern)) = glob(asset)? else { return Ok(true) };
+    if !is_directory(&prefix)? {
+        return Ok(true);
+    }
+    let place = destination(asset, &prefix)?.directory;
+    Ok(Walk::new(asset, prefix)?.matches(&place, &pattern)?.is_empty())
+}
+
+/// The absolute path an asset's starts from or is, with its pattern if it is a glob.
+#[must_use]
+pub fn root(asset: &Asset) -> PathBuf {
+    normalize(&asset.directory.join(&asset.path))
+}
+
+/// Where an asset goes in the image, absolute, with a `/` at its end if it is put into a directory. It need not be there.
+///
+/// # Errors
+/// When a pattern or the destination is malformed.
+pub fn place(asset: &Asset) -> Result<String> {
+    let root = root(asset);
+    let start = match glob(asset)? {
+        Some((prefix, _)) if fs::symlink_metadata(&root).is_err() => prefix,
+        _ => root,
+    };
+    let Destination { directory, into } = destination(asset, &start)?;
+    let end = if into && !directory.as_os_str().is_empty() { "/" } else { "" };
+    Ok(format!("/{}{end}", directory.display()))
 }
 
 struct Walk<'a> {
@@ -140,10 +198,6 @@ impl<'a> Walk<'a> {
                 }
             }
         }
-        if entries.is_empty() {
-            return Err(Problem::usage(format!("asset `{}` matches nothing", self.asset.shown))
-                .help(format!("the pattern was looked for below `{}`", self.root.display())));
-        }
         Ok(entries)
     }
 
@@ -174,6 +228,7 @@ impl<'a> Walk<'a> {
         } else if kind.is_symlink() {
             Content::Symlink(self.link(path)?)
         } else if kind.is_file() {
+            Self::readable(path)?;
             self.secrets.check(path, &self.named(path), &place)?;
             Content::File(Source {
                 path: path.to_owned(),
@@ -230,7 +285,19 @@ impl<'a> Walk<'a> {
     fn metadata(&self, path: &Path) -> Result<Metadata> {
         let follow = self.asset.follow_symlinks;
         let metadata = if follow { fs::metadata(path) } else { fs::symlink_metadata(path) };
-        metadata.or_failed(|| format!("could not stat `{}`", path.display()))
+        metadata.or_failed(|| stat(path))
+    }
+
+    /// Refuses a file that could not be read later, when the layers before it are made already. Nothing is opened: a
+    /// build in which nothing changed reads no asset.
+    fn readable(path: &Path) -> Result<()> {
+        match rustix::fs::access(path, Access::READ_OK) {
+            Err(Errno::ACCESS) => {
+                Err(io::Error::from(Errno::ACCESS)).or_failed(|| format!("could not read `{}`", path.display()))
+            }
+            // Some file systems cannot tell, and whatever else is wrong is told by what opens it.
+            _ => Ok(()),
+        }
     }
 
     fn unlisted(&self, error: walkdir::Error) -> Problem {
@@ -244,8 +311,14 @@ impl<'a> Walk<'a> {
                 .because(error)
                 .help("remove it or exclude it");
         }
-        Problem::failed(format!("could not list `{path}`")).because(error)
+        Err::<(), _>(io::Error::from(error))
+            .or_failed(|| format!("could not list `{path}`"))
+            .expect_err("an error stays one")
     }
+}
+
+fn stat(path: &Path) -> String {
+    format!("could not stat `{}`", path.display())
 }
 
 /// `below` a place. Joining an empty path would leave a slash at the end.
@@ -303,7 +376,8 @@ fn destination(asset: &Asset, root: &Path) -> Result<Destination> {
         }
     }
     if to.contains('\0') {
-        return Err(Problem::usage(format!("the destination of asset `{}` has a NUL", asset.shown)));
+        return Err(Problem::usage(format!("the destination of asset `{}` has a NUL", asset.shown))
+            .help("no path may hold one: give another destination"));
     }
     let into = to.is_empty() || to.ends_with('/') || to.ends_with("/.") || to == ".";
     Ok(Destination { directory: place, into })
@@ -318,11 +392,16 @@ fn glob(asset: &Asset) -> Result<Option<(PathBuf, GlobMatcher)>> {
     let literal = if first > 0 && literal.is_empty() { "/".to_owned() } else { literal };
     let prefix = normalize(&asset.directory.join(literal));
     let pattern = parse_glob(&parts[first..].join("/"), asset, "path")?.compile_matcher();
-    if !prefix.is_dir() {
-        return Err(Problem::usage(format!("no such asset `{}`", asset.shown))
-            .because(std::io::Error::other(format!("no directory `{}`", prefix.display()))));
-    }
     Ok(Some((prefix, pattern)))
+}
+
+/// Whether there is a directory; one that nobody may look for is a failure.
+fn is_directory(path: &Path) -> Result<bool> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(metadata.is_dir()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error).or_failed(|| stat(path)),
+        Err(_) => Ok(false),
+    }
 }
 
 fn parse_glob(pattern: &str, asset: &Asset, key: &str) -> Result<globset::Glob> {
@@ -332,7 +411,9 @@ fn parse_glob(pattern: &str, asset: &Asset, key: &str) -> Result<globset::Glob> 
 }
 
 fn invalid_glob(asset: &Asset, key: &str, error: &globset::Error) -> Problem {
-    Problem::new(Exit::Usage, format!("asset `{}` has a malformed pattern in `{key}`: {error}", asset.shown))
+    Problem::usage(format!("asset `{}` has a malformed pattern in `{key}`: {error}", asset.shown)).help(
+        "patterns know `*`, `**`, `?`, `[a-z]` and `{a,b}`; a `[` or `{` that means itself is written `[[]`, `[{]`",
+    )
 }
 
 /// Removes `.` and resolves `..` in the text of an absolute path.

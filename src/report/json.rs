@@ -4,6 +4,7 @@
 
 use serde::Serialize;
 
+use crate::event::function::{DeployedFunction, FunctionPlan};
 use crate::event::{Event, FunctionResult, ImageResult, LayerResult, PushPlan, PushStep, PushedLayer};
 use crate::finding::{Finding, Severity, Verdict};
 use crate::oci::Digest;
@@ -54,11 +55,38 @@ enum Message<'a> {
     Explained {
         page: &'a str,
     },
+    FunctionPlanned {
+        package: &'a str,
+        bin: &'a str,
+        #[serde(flatten)]
+        plan: &'a FunctionPlan,
+    },
+    FunctionUpdated {
+        package: &'a str,
+        bin: &'a str,
+        #[serde(flatten)]
+        function: &'a DeployedFunction,
+    },
+    IamPolicy {
+        policy: serde_json::Value,
+    },
     Wrote {
         package: &'a str,
         bin: &'a str,
         what: &'a str,
         path: &'a str,
+    },
+    Locked {
+        path: &'a str,
+        changes: &'a [String],
+        dry_run: bool,
+    },
+    BaseCompared {
+        reference: &'a str,
+        platform: &'a str,
+        locked: Digest,
+        newest: Digest,
+        outdated: bool,
     },
     Warning {
         message: &'a str,
@@ -155,9 +183,22 @@ pub(super) fn message(event: &Event<'_>) -> Option<String> {
             Message::Finding { package: Some(package), bin: Some(bin), image: bin, finding }
         }
         Event::Explained { page } => Message::Explained { page },
+        Event::FunctionPlanned { package, bin, plan } => Message::FunctionPlanned { package, bin, plan },
+        Event::FunctionUpdated { package, bin, function } => Message::FunctionUpdated { package, bin, function },
+        Event::PolicyTold { policy } => {
+            Message::IamPolicy { policy: serde_json::from_str(policy).unwrap_or_else(|_| (*policy).into()) }
+        }
         Event::Wrote { package, bin, what, path: written } => {
             path = written.to_string_lossy();
             Message::Wrote { package, bin, what, path: &path }
+        }
+        Event::Locked { path: written, changes, dry_run } => {
+            path = written.to_string_lossy();
+            Message::Locked { path: &path, changes, dry_run: *dry_run }
+        }
+        Event::BaseCompared { reference, platform, locked, newest } => {
+            let (locked, newest) = (*locked, *newest);
+            Message::BaseCompared { reference, platform, locked, newest, outdated: locked != newest }
         }
         Event::Warning { message, help } => Message::Warning { message, help: *help },
         _ => return None,

@@ -67,7 +67,8 @@ impl<'a> BlobWriter<'a> {
             return Err(Problem::failed(format!(
                 "expected {} bytes with digest {} and got {size} bytes with digest {digest}",
                 expected.size, expected.digest
-            )));
+            ))
+            .help("it is cut short or damaged where it comes from: copy or pull it from its origin again"));
         }
         name(self.store, self.file, &digest)
     }

@@ -253,6 +253,51 @@ fn a_second_build_reads_no_byte_of_an_asset() {
 }
 
 #[test]
+fn another_name_for_the_same_bytes_costs_a_hash() {
+    let project = Project::new(&[("data/x", "x")]);
+    project.write_program("app", AMD64);
+    let build = |flags: &[&str]| {
+        let build = project.build().args(["--binary-path", "app", "--base", "scratch", "--message-format", "json"]);
+        let outcome = run(build.args(flags));
+        let mut lines = outcome.stdout.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let image = lines.rfind(|line| line["reason"] == "image-built").expect("an image");
+        let layers = image["layers"].as_array().expect("layers").clone();
+        layers.into_iter().map(|layer| (layer["name"].clone(), layer["reused"].clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(build(&["--asset", "data"]), [(json!("data"), json!(false)), (json!("app"), json!(false))]);
+    let names = ["--name", "second", "--asset", "data"];
+    assert_eq!(build(&names), [(json!("data"), json!(true)), (json!("second"), json!(true))]);
+}
+
+#[test]
+fn archives_without_a_path_are_one_for_each_binary() {
+    let project = Project::new(&[
+        ("Cargo.toml", &package("pair", "")),
+        ("src/bin/one.rs", "fn main() {}"),
+        ("src/bin/two.rs", "fn main() {}"),
+        ("Cargo.lock", "version = 4\n[[package]]\nname = \"pair\"\nversion = \"1.2.3\"\n"),
+    ]);
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let rustflags = format!("target.{target}.rustflags = ['-Ctarget-feature=+crt-static']");
+    let flags = ["--base", "scratch", "--dev", "--offline", "--target", &target, "--config", &rustflags, "--output"];
+    let build = |output: &str| project.build().args(flags).arg(output);
+    let digests = build("docker-archive").succeed();
+    assert_eq!(digests.len(), 2);
+    for bin in ["one", "two"] {
+        let path = project.store().join(format!("{bin}.docker.tar"));
+        let list = ["-xOf", path.to_str().expect("UTF-8"), "manifest.json"];
+        let listed: Value = serde_json::from_str(&succeed(std::process::Command::new("tar").args(list))).expect("JSON");
+        assert_eq!(listed[0]["RepoTags"], json!([format!("{bin}:latest")]));
+    }
+    let outcome = build("docker-archive:both.tar").run();
+    assert_eq!(outcome.code, 2);
+    for text in ["/both.tar` takes one image, and there are 2: `one`, `two`", "\nhelp: choose one with `--bin`"] {
+        assert!(outcome.stderr.contains(text), "{}", outcome.stderr);
+    }
+    assert!(!project.path("both.tar").exists());
+}
+
+#[test]
 fn outputs_go_where_they_are_sent_and_into_the_layout() {
     let project = Project::new(&[("data/x", "x"), ("old.tar", "old")]);
     project.write_program("app", AMD64);
@@ -274,7 +319,7 @@ fn outputs_go_where_they_are_sent_and_into_the_layout() {
 
     for (output, path) in [
         ("oci-archive:new/oci.tar", "new/oci.tar"),
-        ("oci-archive", "target/lambda-image/oci-archive.tar"),
+        ("oci-archive", "target/lambda-image/app.oci.tar"),
         ("oci-archive:link.tar", "old.tar"),
     ] {
         build(&["--output", output]);
@@ -285,8 +330,7 @@ fn outputs_go_where_they_are_sent_and_into_the_layout() {
         fs::remove_dir_all(&unpacked).expect("removed");
     }
     assert!(project.path("link.tar").is_symlink(), "what a link points to is replaced");
-    for (output, path) in
-        [("docker-archive:d.tar", "d.tar"), ("docker-archive", "target/lambda-image/docker-archive.tar")]
+    for (output, path) in [("docker-archive:d.tar", "d.tar"), ("docker-archive", "target/lambda-image/app.docker.tar")]
     {
         build(&["--output", output]);
         let list = ["-xOf", path, "manifest.json"];

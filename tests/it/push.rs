@@ -1,5 +1,8 @@
 //! Uploading blobs and manifests to a registry that fails in every way it can.
 
+mod logins;
+mod manifests;
+
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,12 +13,12 @@ use bytes::Bytes;
 use cargo_lambda_image::event::Session;
 use cargo_lambda_image::oci::{Descriptor, Digest, media_type};
 use cargo_lambda_image::problem::Problem;
-use cargo_lambda_image::registry::credentials::{CredentialSource, Credentials, Lease, Renewal, Secret};
+use cargo_lambda_image::registry::credentials::{CredentialSource, Credentials, Secret};
 use cargo_lambda_image::registry::error::{Error, ErrorKind};
 use cargo_lambda_image::registry::feed::{Made, Source};
 use cargo_lambda_image::registry::origin::Origin;
 use cargo_lambda_image::registry::pull::{Piece, Selector};
-use cargo_lambda_image::registry::push::{Mount, is_blob_missing};
+use cargo_lambda_image::registry::push::Mount;
 use cargo_lambda_image::registry::upload::{Progress, Upload};
 use cargo_lambda_image::registry::{Client, Patience};
 
@@ -246,121 +249,9 @@ async fn a_session_that_is_gone_or_confused_is_replaced() {
     }
 }
 
-/// Logins `login-1`, `login-2` and so on, and how many there were.
-fn logins(first: usize) -> (CredentialSource, Arc<AtomicUsize>) {
-    let given = Arc::new(AtomicUsize::new(first));
-    let counter = given.clone();
-    let renewal = Renewal::new(move || {
-        let number = counter.fetch_add(1, Ordering::Relaxed) + 1;
-        let password = Secret::new(format!("login-{number}"));
-        let credentials = Credentials::Password { username: "AWS".into(), password };
-        Box::pin(async move { Ok(Lease { credentials, lifetime: Duration::from_secs(12 * 3600) }) })
-    });
-    (CredentialSource::Renewed(renewal), given)
-}
-
-#[tokio::test]
-async fn an_expired_ecr_login_is_renewed_once_for_all() {
-    let blobs: Vec<_> = (0..4).map(|index| noise(10_000 + index)).collect();
-    let registry = open().ways(ecr()).auth(Auth::Ecr).start();
-    let (source, given) = logins(0);
-    let client = client_at(&registry.origin, source, patience());
-    push(&client, &blobs[0]).await.expect("pushed");
-    assert_eq!(methods(&registry), ["POST", "PUT"], "the login goes along unasked");
-
-    registry.expire_logins(1);
-    let first = of(&blobs[0]);
-    let (one, two, three) =
-        tokio::join!(push(&client, &blobs[1]), push(&client, &blobs[2]), client.has_blob("a", &first));
-    one.and(two).expect("both pushed");
-    assert!(three.expect("an answer to HEAD, whose refusal had no words"));
-    assert_eq!(given.load(Ordering::Relaxed), 2);
-}
-
-#[tokio::test]
-async fn a_login_that_expires_while_bytes_are_sent_is_renewed() {
-    let blob = noise(3_000_000);
-    for known in [true, false] {
-        let registry = Arc::new(open().ways(ecr()).auth(Auth::Ecr).start());
-        let (source, given) = logins(0);
-        let client = client_at(&registry.origin, source, patience());
-        let (bytes, expiring) = (blob.clone(), registry.clone());
-        let source = Source::blocking(move |mut pieces| {
-            expiring.expire_logins(1);
-            std::io::Write::write_all(&mut pieces, &bytes)
-                .map_err(|error| Problem::failed("written").because(error))?;
-            pieces.finish()
-        });
-        // The session is opened with the first login, and bytes come only after it expired.
-        let descriptor = of(&blob);
-        client.upload(upload(&source, known.then_some(&descriptor))).await.expect("pushed");
-        assert_eq!(given.load(Ordering::Relaxed), 2);
-        assert_eq!(registry.blob("a", &blob).as_deref(), Some(&blob[..]));
-    }
-}
-
-#[tokio::test]
-async fn a_login_that_is_refused_after_its_renewal_ends_the_push() {
-    let blob = noise(3000);
-    let registry = open().ways(ecr()).auth(Auth::Ecr).start();
-    registry.expire_logins(100);
-    let (source, given) = logins(0);
-    let error = push(&client_at(&registry.origin, source, patience()), &blob).await.expect_err("refused");
-    assert_eq!(error.status(), Some(403));
-    assert!(error.problem.causes()[0].contains("authorization token has expired"), "{:?}", error.problem.causes());
-    assert_eq!(given.load(Ordering::Relaxed), 2);
-    assert_eq!(registry.received(), 0);
-}
-
-#[tokio::test]
-async fn a_login_that_cannot_be_renewed_says_why() {
-    let registry = open().ways(ecr()).auth(Auth::Ecr).start();
-    let renewal =
-        Renewal::new(|| Box::pin(async { Err(Problem::failed("the SSO session has expired").help("log in")) }));
-    let client = client_at(&registry.origin, CredentialSource::Renewed(renewal), patience());
-    let error = push(&client, &noise(10)).await.expect_err("no login");
-    assert_eq!((error.problem.message(), error.problem.next_step()), ("the SSO session has expired", Some("log in")));
-    assert_eq!(registry.requests().len(), 0);
-}
-
-#[tokio::test]
-async fn a_token_for_pushing_is_asked_with_its_scope_and_never_without_the_login() {
-    let blob = noise(3000);
-    let given = |password| {
-        let password = Secret::new(password);
-        CredentialSource::Given(Credentials::Password { username: "me".into(), password })
-    };
-    let registry = open().auth(Auth::Bearer(Some(("me", "right")))).start();
-    push(&client_at(&registry.origin, given("right"), patience()), &blob).await.expect("pushed");
-    let tokens = |registry: &FaultRegistry| {
-        let log = registry.log().into_iter();
-        log.filter(|line| line.starts_with("GET /token")).collect::<Vec<_>>()
-    };
-    assert_eq!(tokens(&registry), ["GET /token?service=test&scope=repository%3Aa%3Apull%2Cpush"]);
-
-    let error = push(&client_at(&registry.origin, given("wrong"), patience()), &blob).await.expect_err("refused");
-    assert_eq!(error.status(), Some(401));
-    assert_eq!(tokens(&registry).len(), 2, "no second try as nobody");
-}
-
-#[tokio::test]
-async fn a_token_that_ends_while_bytes_are_sent_is_replaced_once() {
-    let blob = noise(3_000_000);
-    let registry = Arc::new(open().auth(Auth::Bearer(None)).start());
-    let (bytes, revoking, once) = (blob.clone(), registry.clone(), AtomicUsize::new(0));
-    let source = Source::blocking(move |mut pieces| {
-        if once.fetch_add(1, Ordering::Relaxed) == 0 {
-            revoking.revoke_tokens();
-        }
-        std::io::Write::write_all(&mut pieces, &bytes).map_err(|error| Problem::failed("written").because(error))?;
-        pieces.finish()
-    });
-    client(&registry).upload(upload(&source, None)).await.expect("pushed");
-    assert_eq!(registry.count(Method::GET, "/token"), 2);
-
-    let refusing = open().fault(Method::PUT, "/uploads/", ALWAYS, Fault::Status(401, &[], "")).start();
-    let error = push(&client(&refusing), &blob).await.expect_err("refused");
-    assert_eq!((error.status(), refusing.count(Method::PUT, "/uploads/")), (Some(401), 1));
+async fn put_manifest(client: &Client, tag: &str, image: &TestImage) -> Result<(), Error> {
+    let bytes = Bytes::copy_from_slice(&image.manifest);
+    client.put_manifest("a", &Selector::Tag(tag.into()), image.manifest_type(), &bytes).await
 }
 
 #[tokio::test]
@@ -375,78 +266,6 @@ async fn a_lost_confirmation_is_found_by_asking() {
         assert_eq!(registry.count(Method::POST, "/uploads/"), 1);
         assert_eq!(methods(&registry).last().map(String::as_str), Some("HEAD"));
     }
-}
-
-async fn put_manifest(client: &Client, tag: &str, image: &TestImage) -> Result<(), Error> {
-    let bytes = Bytes::copy_from_slice(&image.manifest);
-    client.put_manifest("a", &Selector::Tag(tag.into()), image.manifest_type(), &bytes).await
-}
-
-#[tokio::test]
-async fn a_lost_answer_to_a_manifest_is_found_by_asking() {
-    let image = TestImage::new(Family::Oci, "amd64");
-    for (fault, log) in [
-        (Fault::DropReply, &["PUT /v2/a/manifests/2", "HEAD /v2/a/manifests/2"][..]),
-        (Fault::ReadThenCut(10), &["PUT /v2/a/manifests/2", "HEAD /v2/a/manifests/2", "PUT /v2/a/manifests/2"]),
-    ] {
-        let registry =
-            FaultRegistry::builder().image("a", "1", &image).fault(Method::PUT, "/manifests/", 0..1, fault).start();
-        put_manifest(&client(&registry), "2", &image).await.expect("pushed");
-        assert_eq!(registry.log(), log);
-        assert_eq!(registry.manifest("a", "2").as_deref(), Some(&image.manifest[..]));
-    }
-}
-
-#[tokio::test]
-async fn a_manifest_that_names_a_missing_blob_is_known_by_both_codes() {
-    let image = TestImage::new(Family::Oci, "amd64");
-    for ways in [Ways::default(), ecr()] {
-        let registry = FaultRegistry::builder().image("a", "1", &image).ways(ways).start();
-        registry.forget("a", &image.layers[1]);
-        let error = put_manifest(&client(&registry), "2", &image).await.expect_err("incomplete");
-        assert!(is_blob_missing(&error), "{:?}", error.kind);
-        assert_eq!(registry.manifest("a", "2"), None);
-    }
-}
-
-#[tokio::test]
-async fn a_manifest_taken_under_another_digest_is_an_error() {
-    let image = TestImage::new(Family::Oci, "amd64");
-    let other = Digest::of(b"other").to_string();
-    let registry = FaultRegistry::builder()
-        .image("a", "1", &image)
-        .fault(Method::PUT, "/manifests/", ALWAYS, Fault::Header("docker-content-digest", other.clone()))
-        .start();
-    let error = put_manifest(&client(&registry), "2", &image).await.expect_err("another digest");
-    assert_eq!(error.kind, ErrorKind::Content);
-    assert!(
-        error.problem.message().ends_with(&format!("as {other}, and it is {}", image.digest())),
-        "{}",
-        error.problem
-    );
-}
-
-#[tokio::test]
-async fn a_tag_that_cannot_be_moved_is_success_if_it_need_not() {
-    let image = TestImage::new(Family::Oci, "amd64");
-    let ways = Ways { immutable: true, ..ecr() };
-    let registry = FaultRegistry::builder().image("a", "1", &image).ways(ways).start();
-    put_manifest(&client(&registry), "1", &image).await.expect("the same");
-    assert_eq!(methods(&registry), ["PUT", "HEAD"]);
-
-    let other = TestImage::of(Family::Oci, "arm64", &image.tars, crate::support::images::gzip);
-    push(&client(&registry), &other.config).await.expect("pushed");
-    let error = put_manifest(&client(&registry), "1", &other).await.expect_err("another");
-    let expected = format!(
-        "tag `1` of `{}/a` cannot be moved to {}: it points to {}",
-        registry.address,
-        other.digest(),
-        image.digest()
-    );
-    assert_eq!(error.problem.message(), expected);
-    assert_eq!(error.problem.next_step(), Some("tags of this repository are immutable: choose another tag"));
-    assert_eq!(registry.count(Method::PUT, "/manifests/"), 2, "not tried again");
-    assert_eq!(registry.manifest("a", "1").as_deref(), Some(&image.manifest[..]));
 }
 
 #[tokio::test]

@@ -68,6 +68,8 @@ fn assets_that_cannot_be_packed() {
     let root = project.root().display().to_string();
     for (asset, said) in [
         ("nothere", Said(2, &["no such asset `nothere`", &format!("nothing at `{root}/nothere`"), &root])),
+        ("data/[a", Said(2, &["asset `data/[a` has a malformed pattern in `path`", "is written `[[]`"])),
+        ("nothere/*", Said(2, &["no such asset `nothere/*`", "no directory `", &root])),
         ("data/*.bin", Said(2, &["asset `data/*.bin` matches nothing", &format!("below `{root}/data`")])),
         ("fifo", Said(2, &["/fifo` is a FIFO", "remove it or exclude it"])),
         ("socket", Said(2, &["/socket` is a socket", "remove it or exclude it"])),
@@ -99,19 +101,38 @@ fn assets_that_cannot_be_packed() {
 }
 
 #[test]
-fn a_file_that_may_not_be_read() {
+fn what_may_not_be_read_is_refused_before_anything_is_packed() {
     let project = project();
+    let lock = |path: &str, mode| fs::set_permissions(project.path(path), Permissions::from_mode(mode)).expect("set");
+    project.write("locked/first", "x");
     project.write("locked/secret", "x");
-    fs::set_permissions(project.path("locked/secret"), Permissions::from_mode(0o000)).expect("permissions");
+    project.write("unlisted/inner/file", "x");
+    project.write("hidden/inner/file", "x");
+    lock("locked/secret", 0o000);
+    lock("unlisted/inner", 0o300);
+    lock("hidden", 0o600);
     let before = project.layout_files();
-    let mut build = project.build().args(["--no-binary", "--asset", "locked"]);
-    if fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0) {
-        // Root may read everything, unless it gives that up.
-        build = build.under("setpriv", ["--bounding-set=-dac_override,-dac_read_search"]);
+    for (asset, what) in [
+        ("locked", "could not read `"),
+        ("locked/secret", "/locked/secret`"),
+        ("unlisted", "could not list `"),
+        ("unlisted", "/unlisted/inner`"),
+        ("hidden/inner", "could not stat `"),
+        ("hidden/inner/file", "/hidden/inner/file`"),
+        ("hidden/inner/*", "could not stat `"),
+    ] {
+        let build = project.build().args(["--no-binary", "--asset", "data", "--asset", asset, "--no-cache"]);
+        let mut build = build.args(["--message-format", "human"]);
+        if fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0) {
+            // Root may read everything, unless it gives that up.
+            build = build.under("setpriv", ["--bounding-set=-dac_override,-dac_read_search"]);
+        }
+        let outcome = build.run();
+        check(asset, &Said(1, &[what, "Permission denied", "permissions"]), &outcome);
+        assert!(!outcome.stderr.contains("could not pack"), "{asset}: {}", outcome.stderr);
     }
-    let said = Said(1, &["/locked/secret`", "Permission denied", "permissions"]);
-    check("locked", &said, &build.run());
     assert_eq!(project.layout_files(), before);
+    lock("hidden", 0o700);
 }
 
 #[test]
@@ -152,7 +173,8 @@ fn bases_that_cannot_be_used() {
         let outcome = project.build().args(["--no-binary", "--base", &format!("oci:{kind}")]).run();
         assert_eq!((outcome.code, outcome.stdout.as_str()), (1, ""), "{}", outcome.stderr);
         let digest = Digest::of(&amd64.layers[1]);
-        for text in [format!("could not take layer {digest}"), format!("bytes with digest {digest} and got")] {
+        let help = "\nhelp: it is cut short or damaged where it comes from".to_owned();
+        for text in [format!("could not take layer {digest}"), format!("bytes with digest {digest} and got"), help] {
             assert!(outcome.stderr.contains(&text), "{kind}: no `{text}` in {}", outcome.stderr);
         }
         let mut after = project.layout_files();

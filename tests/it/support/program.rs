@@ -48,7 +48,13 @@ impl Program {
         self.env("CARGO_LAMBDA_IMAGE_ALLOW", "")
     }
 
-    fn of(subcommand: &str, directory: &Path) -> Self {
+    /// `cargo-lambda-image iam-policy`, run in `directory`.
+    pub fn policy(directory: &Path) -> Self {
+        Self::of("iam-policy", directory)
+    }
+
+    /// Another of the program's commands, run in `directory`.
+    pub fn of(subcommand: &str, directory: &Path) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cargo-lambda-image"));
         command.arg(subcommand).current_dir(directory).env_clear();
         for name in KEPT {

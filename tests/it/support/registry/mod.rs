@@ -3,18 +3,17 @@
 //! It serves from a thread of its own, so that tests of the library and of the binary can use it alike. Faults are
 //! rules: which requests, which of them by count, and what happens instead.
 //!
-//! `wire` are connections that can be cut, `uploads` is what pushing needs, ECR's ways included.
+//! `answers` are what is sent, whole or spoilt, `wire` are connections that can be cut, `uploads` is what pushing needs, ECR's ways included.
 
+mod answers;
 mod uploads;
 mod wire;
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, Request, State};
@@ -22,18 +21,16 @@ use axum::http::{HeaderMap, Method, Response, StatusCode, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cargo_lambda_image::oci::Digest;
-use futures_util::{StreamExt as _, stream};
+use futures_util::StreamExt as _;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
+use self::answers::{Answer, Spoilt, blob_answer, plain, refuse, spoil};
 use self::uploads::Uploads;
 pub use self::uploads::{Mounts, Ways};
 use self::wire::{Cutter, WireListener};
 use super::images::TestImage;
-
-/// How far the bytes of a drip feed are apart.
-const DRIP: Duration = Duration::from_millis(10);
 
 /// Who may use the registry.
 #[derive(Debug, Clone, Default)]
@@ -278,6 +275,14 @@ impl FaultRegistry {
         shared.repositories.get(repository)?.blobs.get(&Digest::of(bytes).to_string()).cloned()
     }
 
+    /// How many bytes the blob of this digest has, whose digest is right.
+    pub fn blob_size(&self, repository: &str, digest: &str) -> Option<u64> {
+        let shared = self.shared.lock().expect("no panic under the lock");
+        let blob = shared.repositories.get(repository)?.blobs.get(digest)?;
+        assert_eq!(Digest::of(blob).to_string(), digest, "a blob under a wrong name");
+        Some(blob.len() as u64)
+    }
+
     /// What a tag or digest names.
     pub fn manifest(&self, repository: &str, reference: &str) -> Option<Bytes> {
         let shared = self.shared.lock().expect("no panic under the lock");
@@ -286,9 +291,14 @@ impl FaultRegistry {
 
     /// Takes a blob away.
     pub fn forget(&self, repository: &str, bytes: &[u8]) {
+        self.forget_digest(repository, &Digest::of(bytes));
+    }
+
+    /// Takes away the blob of this digest.
+    pub fn forget_digest(&self, repository: &str, digest: &Digest) {
         let mut shared = self.shared.lock().expect("no panic under the lock");
         let repository = shared.repositories.get_mut(repository).expect("a repository");
-        repository.blobs.remove(&Digest::of(bytes).to_string());
+        repository.blobs.remove(&digest.to_string());
     }
 
     /// Lets a tag point to other bytes.
@@ -374,119 +384,6 @@ async fn read(
         }
     }
     (read.into(), Some(pieces))
-}
-
-/// An answer whose body is still whole.
-struct Answer {
-    head: Response<()>,
-    body: Spoilt,
-}
-
-enum Spoilt {
-    Whole(Bytes),
-    /// These bytes, then an error if there are fewer than the head says.
-    Cut(Bytes),
-    Stall(Bytes),
-    Drip(Bytes),
-    Endless,
-    /// Not even the head.
-    Never,
-    /// Not even the head, and the connection is gone.
-    Broken,
-}
-
-impl From<Answer> for Response<Body> {
-    fn from(answer: Answer) -> Self {
-        let body = match answer.body {
-            Spoilt::Whole(bytes) => Body::from(bytes),
-            Spoilt::Cut(bytes) => {
-                // Yielding lets the bytes go out before the error takes the connection down.
-                let cut = stream::once(async {
-                    tokio::task::yield_now().await;
-                    Err(std::io::Error::other("cut by the script"))
-                });
-                Body::from_stream(stream::iter([Ok(bytes)]).chain(cut))
-            }
-            Spoilt::Stall(bytes) => {
-                Body::from_stream(stream::iter([Ok::<_, Infallible>(bytes)]).chain(stream::pending()))
-            }
-            Spoilt::Drip(bytes) => Body::from_stream(stream::unfold(bytes, |mut left| async move {
-                tokio::time::sleep(DRIP).await;
-                (!left.is_empty()).then(|| (Ok::<_, Infallible>(left.split_to(1)), left))
-            })),
-            Spoilt::Never | Spoilt::Broken => Body::empty(),
-            Spoilt::Endless => Body::from_stream(stream::repeat_with(|| Ok::<_, Infallible>(vec![b' '; 64 * 1024]))),
-        };
-        answer.head.map(|()| body)
-    }
-}
-
-fn spoil(mut answer: Answer, fault: Fault, request: &Recorded) -> Answer {
-    let Spoilt::Whole(bytes) = &answer.body else { return answer };
-    let bytes = bytes.clone();
-    let length = |answer: &mut Answer, count: usize| {
-        answer.head.headers_mut().insert(header::CONTENT_LENGTH, count.into());
-    };
-    match fault {
-        Fault::Status(status, headers, body) => {
-            let mut builder = Response::builder().status(status);
-            for (name, value) in headers {
-                builder = builder.header(*name, *value);
-            }
-            return Answer { head: builder.body(()).expect("an answer"), body: Spoilt::Whole(body.into()) };
-        }
-        Fault::Hang => answer.body = Spoilt::Never,
-        Fault::Cut(count) => {
-            length(&mut answer, bytes.len());
-            answer.body = Spoilt::Cut(bytes.slice(..count.min(bytes.len())));
-        }
-        Fault::Promise(count) => {
-            answer.head.headers_mut().insert(header::CONTENT_LENGTH, count.into());
-            answer.body = Spoilt::Cut(bytes);
-        }
-        Fault::Shorten(count) => answer.body = Spoilt::Whole(bytes.slice(..count.min(bytes.len()))),
-        Fault::Stall(count) => {
-            length(&mut answer, bytes.len());
-            answer.body = Spoilt::Stall(bytes.slice(..count.min(bytes.len())));
-        }
-        Fault::Drip => {
-            length(&mut answer, bytes.len());
-            answer.body = Spoilt::Drip(bytes);
-        }
-        Fault::Flip(at) => {
-            let mut flipped = bytes.to_vec();
-            flipped[at] ^= 1;
-            answer.body = Spoilt::Whole(flipped.into());
-        }
-        Fault::IgnoreRange => {}
-        Fault::Endless => answer.body = Spoilt::Endless,
-        Fault::Header(name, value) if value.is_empty() => drop(answer.head.headers_mut().remove(name)),
-        Fault::Header(name, value) => {
-            answer.head.headers_mut().insert(name, value.parse().expect("a header value"));
-        }
-        Fault::ReadThenCut(_) | Fault::DropReply => answer.body = Spoilt::Broken,
-        Fault::ReadThenHang(_) => answer.body = Spoilt::Never,
-        Fault::ReadThenAnswer(_, status, body) => return plain(status, body),
-        Fault::Redirect(to) => return redirect(&to),
-        Fault::RedirectTo(origin) => return redirect(&format!("{origin}{}", request.target)),
-    }
-    answer
-}
-
-fn plain(status: u16, body: &'static str) -> Answer {
-    let head = Response::builder().status(status).body(()).expect("an answer");
-    Answer { head, body: Spoilt::Whole(Bytes::from_static(body.as_bytes())) }
-}
-
-fn redirect(to: &str) -> Answer {
-    let head = Response::builder().status(StatusCode::TEMPORARY_REDIRECT).header(header::LOCATION, to);
-    Answer { head: head.body(()).expect("an answer"), body: Spoilt::Whole(Bytes::new()) }
-}
-
-fn refuse(status: StatusCode, code: &str) -> Answer {
-    let body = json!({"errors": [{"code": code, "message": "says the test registry"}]}).to_string();
-    let head = Response::builder().status(status).header(header::CONTENT_TYPE, "application/json");
-    Answer { head: head.body(()).expect("an answer"), body: Spoilt::Whole(body.into()) }
 }
 
 impl Shared {
@@ -592,20 +489,6 @@ impl Shared {
         self.tokens += 1;
         let body = json!({"token": format!("token-{}", self.tokens), "expires_in": 300}).to_string();
         Answer { head: Response::new(()), body: Spoilt::Whole(body.into()) }
-    }
-}
-
-fn blob_answer(blob: &Bytes, range: Option<&str>) -> Answer {
-    let start = range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
-    match start {
-        None => Answer { head: Response::new(()), body: Spoilt::Whole(blob.clone()) },
-        Some(start) if start >= blob.len() => refuse(StatusCode::RANGE_NOT_SATISFIABLE, "RANGE_INVALID"),
-        Some(start) => {
-            let head = Response::builder()
-                .status(StatusCode::PARTIAL_CONTENT)
-                .header(header::CONTENT_RANGE, format!("bytes {start}-{}/{}", blob.len() - 1, blob.len()));
-            Answer { head: head.body(()).expect("an answer"), body: Spoilt::Whole(blob.slice(start..)) }
-        }
     }
 }
 

@@ -7,7 +7,8 @@ use axum::http::{Method, Response, StatusCode, header};
 use cargo_lambda_image::oci::Digest;
 use serde_json::Value;
 
-use super::{Answer, Recorded, Repository, Shared, Spoilt, refuse};
+use super::answers::{Answer, Spoilt, refuse};
+use super::{Recorded, Repository, Shared};
 
 /// Which blobs of other repositories are lent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
