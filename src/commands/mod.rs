@@ -4,12 +4,14 @@
 
 pub mod build;
 mod draft;
+mod judge;
 mod lock;
 mod login;
 pub mod outdated;
 pub mod policy;
 pub mod push;
 pub mod update;
+pub mod verify;
 
 use crate::problem::{Problem, Result};
 

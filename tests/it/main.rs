@@ -30,6 +30,7 @@ mod readme;
 mod refusals;
 mod renewing;
 mod reproducible;
+mod rules;
 mod scanning;
 mod sources;
 mod support;

@@ -300,7 +300,7 @@ fn spec(directory: &Path, content: &[u8]) -> LayerSpec {
     let stat = Stat::of(&std::fs::metadata(&path).expect("a stat"));
     let source = FileSource { path, follow: true, executable: false, stat };
     let entry = Entry { path: "data.bin".into(), content: Content::File(source) };
-    LayerSpec { name: "data".into(), origin: LayerOrigin::Asset, entries: vec![entry], packs: vec![0], told: None }
+    LayerSpec::new("data".into(), LayerOrigin::Asset, vec![entry], vec![0])
 }
 
 #[tokio::test]

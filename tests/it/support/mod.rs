@@ -17,5 +17,6 @@ pub mod proxy;
 pub mod registry;
 pub mod running;
 pub mod site;
+pub mod specimen;
 pub mod tools;
 pub mod tunnel;
