@@ -24,6 +24,11 @@ pub fn build(target: &Path) -> Program {
     of(Program::build(&copy("hello", target)), target)
 }
 
+/// `verify` of `testdata/hello` with `target` as its target directory.
+pub fn verify(target: &Path) -> Program {
+    of(Program::verify(&copy("hello", target)), target)
+}
+
 /// `push` of `testdata/hello` with `target` as its target directory.
 pub fn push(target: &Path) -> Program {
     of(Program::push(&copy("hello", target)), target)
