@@ -127,7 +127,7 @@ mod tests {
             ],
         };
         assert_eq!(
-            render(&[verdict.clone()]),
+            render(std::slice::from_ref(&verdict)),
             "oci:x: linux/amd64, 1 layer, 2.0 KiB uncompressed\n\
              \n\
              error[L020]: a title\n\

@@ -34,4 +34,5 @@ mod rules;
 mod scanning;
 mod sources;
 mod support;
+mod verdicts;
 mod walking;

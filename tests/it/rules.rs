@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
+use cargo_lambda_image::check::rules;
 use cargo_lambda_image::oci::{Digest, media_type};
 use serde_json::{Value, json};
 use tar::EntryType;
@@ -485,4 +486,14 @@ fn every_rule_has_a_page() {
         assert!(page.stdout.starts_with(code) && page.stdout.contains("\nWhy: "), "{}", page.stdout);
     }
     assert_eq!(explain("L999").code, 2);
+}
+
+#[test]
+fn the_reference_in_the_documentation_is_the_table_of_rules() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/rules.md");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(path, rules::reference()).expect("written");
+    }
+    let found = fs::read_to_string(path).expect("the reference");
+    assert_eq!(found, rules::reference(), "`UPDATE_DOCS=1 cargo test the_reference_in` writes it anew");
 }

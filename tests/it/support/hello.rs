@@ -26,7 +26,7 @@ pub fn build(target: &Path) -> Program {
 
 /// `verify` of `testdata/hello` with `target` as its target directory.
 pub fn verify(target: &Path) -> Program {
-    of(Program::verify(&testdata("hello")), target)
+    of(Program::verify(&copy("hello", target)), target)
 }
 
 /// `push` of `testdata/hello` with `target` as its target directory.
