@@ -12,6 +12,7 @@ use crate::check::{self, rules};
 use crate::config::{BuildRequest, InspectedRequest, VerifyRequest};
 use crate::event::{Event, Session};
 use crate::finding::Verdict;
+use crate::image::result;
 use crate::problem::{Problem, Result};
 use crate::store::Store;
 
@@ -82,9 +83,18 @@ async fn project(request: BuildRequest, session: &Session) -> Result<Vec<Verdict
         };
         let mut facts = inspected(&inspect, session).await?;
         facts.shown.clone_from(&image.bin);
+        name_layers(&mut facts, &store, &image.bin);
         let base = judge::base_of(image);
         facts.base = Some(BaseFacts { pinned: base.pinned || lock.is_file(), ..base });
         verdicts.push(judged(facts, judge::options(image)?).await?);
     }
     Ok(verdicts)
+}
+
+/// Calls layers what the build called them.
+fn name_layers(facts: &mut ImageFacts, store: &Store, bin: &str) {
+    let Some(result) = result::last(store, bin).filter(|result| Some(result.digest) == facts.digest()) else { return };
+    for (layer, named) in facts.layers.iter_mut().zip(result.layers) {
+        layer.name = named.name;
+    }
 }

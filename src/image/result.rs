@@ -29,6 +29,13 @@ pub fn write(store: &Store, result: &ImageResult) -> Result<ImageResult> {
     Ok(result)
 }
 
+/// What `<store>/<bin>.json` says, if it says something.
+#[must_use]
+pub fn last(store: &Store, bin: &str) -> Option<ImageResult> {
+    let bytes = read(&store.root().join(format!("{bin}.json"))).ok().flatten()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;

@@ -93,7 +93,7 @@ const PRIVATE: &str = "L029 warning /var/task/private";
 const LINK: &str = "L021 warning /var/task/bootstrap";
 
 #[test]
-fn images_of_buildah_and_podman() {
+fn images_of_buildah() {
     let files = Files::new();
     files.build(&["oci:layout:hello", "oci-archive:oci.tar:hello", "docker-archive:docker.tar:hello"]);
     // What buildah writes to a layout is not compressed unless it is asked for.
