@@ -368,3 +368,17 @@ fn another_tools_table_gives_what_ours_leaves_open() {
     assert_eq!((made.timeout, made.environment), (9, json!({ "A": "b" })));
     assert!(fs::exists(project.store().join("app.json")).expect("a look"));
 }
+
+#[test]
+fn the_guide_shows_what_the_program_prints() {
+    let guide = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/permissions.md")).expect("the guide");
+    let project = app();
+    let shown: Vec<_> = guide.split("```text\ncargo lambda-image iam-policy ").skip(1).collect();
+    assert_eq!(shown.len(), 2);
+    for block in shown {
+        let (flags, rest) = block.split_once("\n```\n\n```json\n").expect("a command and its policy");
+        let (policy, _) = rest.split_once("```").expect("an end");
+        let program = Program::policy(project.root()).args(["--binary-path", "app"]).args(flags.split(' '));
+        assert_eq!(succeeded(program).stdout, policy, "{flags}");
+    }
+}
