@@ -50,6 +50,8 @@ pub enum Event<'a> {
     ImagePushed { image: &'a ImageResult, push: &'a PushResult },
     /// An image is complete.
     ImageBuilt { image: &'a ImageResult },
+    /// A text that was asked for, such as completions of a shell: printed as it is, by commands that speak no JSON.
+    Document { text: &'a str },
     /// Everything asked for is done.
     Finished { elapsed: Duration },
 }

@@ -83,6 +83,11 @@ async fn execute(command: Command, environment: &Environment, session: &Session)
             let request = config::push_request(&typed, environment, session)?;
             commands::push::run(request, session).await
         }
+        Command::Completions(typed) => {
+            commands::pages::completions(typed.shell, session);
+            Ok(())
+        }
+        Command::Man(typed) => commands::pages::man(&typed, session),
     }
 }
 

@@ -10,6 +10,7 @@
 )]
 
 pub mod check;
+pub mod pages;
 pub mod values;
 
 use std::ffi::{OsStr, OsString};
@@ -17,7 +18,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use values::{AssetArg, ColorArg, EntrypointArg, EnvArg, FormatArg, JobsArg, MessageFormatArg, OutputArg};
+use values::{AssetArg, ColorArg, EntrypointArg, EnvArg, FormatArg, JobsArg, MessageFormatArg, OutputArg, ShellArg};
 
 const SELECTION: &str = "Package Selection";
 const FEATURES: &str = "Feature Selection";
@@ -65,7 +66,38 @@ pub enum Command {
     /// confirmed. Prints HOST/REPOSITORY@sha256:... for each image.
     #[command(after_help = PUSH_EXAMPLES, mut_arg("output", |output| output.hide(true)))]
     Push(Box<PushArgs>),
+
+    /// Print the completions of a shell
+    ///
+    /// They complete `cargo-lambda-image`; in bash, zsh and fish `cargo lambda-image` too.
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions(CompletionsArgs),
+
+    /// Write the manual's pages into a directory
+    #[command(hide = true)]
+    Man(ManArgs),
 }
+
+/// What `completions` can be told.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: ShellArg,
+}
+
+/// What `man` can be told.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ManArgs {
+    /// Where the pages go; it is made if it is not there
+    pub directory: PathBuf,
+}
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  echo 'source <(cargo lambda-image completions bash)' >> ~/.bashrc
+  cargo lambda-image completions zsh > ~/.zfunc/_cargo-lambda-image
+  cargo lambda-image completions fish > ~/.config/fish/completions/cargo-lambda-image.fish
+  cargo lambda-image completions powershell >> $PROFILE";
 
 const BUILD_EXAMPLES: &str = "\
 Every flag can be set by an environment variable, CARGO_LAMBDA_IMAGE_<FLAG>, and most by the table
@@ -418,12 +450,13 @@ fn typed_color(arguments: &[OsString]) -> Option<ColorArg> {
 }
 
 impl Command {
-    /// How much the command is to say, and how.
+    /// How much the command is to say, and how; nothing can be said of that to one that only prints what was asked for.
     #[must_use]
-    pub fn talk(&self) -> &TalkArgs {
+    pub fn talk(&self) -> Option<&TalkArgs> {
         match self {
-            Self::Build(build) => &build.talk,
-            Self::Push(push) => &push.build.talk,
+            Self::Build(build) => Some(&build.talk),
+            Self::Push(push) => Some(&push.build.talk),
+            Self::Completions(_) | Self::Man(_) => None,
         }
     }
 }

@@ -5,6 +5,7 @@
 pub mod build;
 mod draft;
 mod login;
+pub mod pages;
 pub mod push;
 
 use crate::problem::{Problem, Result};

@@ -13,6 +13,7 @@ mod hostile;
 mod levels;
 mod login;
 mod making;
+mod pages;
 mod pipeline;
 mod publish;
 mod pull;

@@ -34,7 +34,8 @@ impl Program {
         Self::of("push", directory)
     }
 
-    fn of(subcommand: &str, directory: &Path) -> Self {
+    /// Another command, run in `directory`.
+    pub fn of(subcommand: &str, directory: &Path) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cargo-lambda-image"));
         command.arg(subcommand).current_dir(directory).env_clear();
         for name in KEPT {
