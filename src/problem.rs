@@ -128,6 +128,13 @@ impl Problem {
         causes
     }
 
+    /// Message and causes in one line, for where the work goes on.
+    #[must_use]
+    pub fn in_one_line(&self) -> String {
+        let causes = self.causes();
+        std::iter::once(self.message()).chain(causes.iter().map(String::as_str)).collect::<Vec<_>>().join(": ")
+    }
+
     /// The next step: the outermost one along the chain of causes.
     #[must_use]
     pub fn next_step(&self) -> Option<&str> {

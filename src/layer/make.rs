@@ -57,13 +57,15 @@ struct Making<'a> {
     listed_at: i64,
     /// Whether a layer failed, so that the others stop.
     failed: AtomicBool,
+    /// Whether the bytes go somewhere else than into the store.
+    is_elsewhere: bool,
 }
 
 impl<'a> Making<'a> {
     fn new(store: &'a Store, session: &'a Session, reuse: Reuse) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let listed_at = i64::try_from(now).unwrap_or(i64::MAX);
-        Self { store, session, reuse, listed_at, failed: AtomicBool::new(false) }
+        Self { store, session, reuse, listed_at, failed: AtomicBool::new(false), is_elsewhere: false }
     }
 }
 
@@ -134,7 +136,8 @@ impl Pipeline {
     ) -> Result<Layer> {
         // Whoever takes the bytes tells how far they are.
         let task = Session::silent().task(TaskKind::Layer, &spec.name, None);
-        self.pack(spec, sink, finish, &task, &Making::new(store, session, Reuse::Nothing))
+        let making = Making { is_elsewhere: true, ..Making::new(store, session, Reuse::Nothing) };
+        self.pack(spec, sink, finish, &task, &making)
     }
 
     /// What the records say a layer will be, whether or not its bytes are anywhere. Its tar is hashed at most, and only
@@ -173,13 +176,23 @@ impl Pipeline {
             |inner: &mut BlockWriter<'_>| tarball::write(&spec.entries, &mut Stoppable { inner, stop: &making.failed });
         let (sink, diff_id, uncompressed_size) = self.run(sink, task, session, produce).map_err(context)?;
         let (digest, size) = finish(sink)?;
-        let facts = facts_of(spec, uncompressed_size);
         let blob = BlobRecord { digest, size, uncompressed_size };
-        self.remember_blob(store, diff_id, &blob, &facts)?;
-        let tar = TarRecord { diff_id, uncompressed_size };
-        let fingerprint = entries::fingerprint(&spec.entries, &format!("format {FORMAT_VERSION}"));
-        remember_tar(spec, store, &fingerprint, &tar, making.listed_at)?;
-        store.records().put(Kind::Fingerprint, &last_key(spec, uncompressed_size), &tar)?;
+        let remember = || {
+            self.remember_blob(store, diff_id, &blob, &facts_of(spec, uncompressed_size))?;
+            let tar = TarRecord { diff_id, uncompressed_size };
+            let fingerprint = entries::fingerprint(&spec.entries, &format!("format {FORMAT_VERSION}"));
+            remember_tar(spec, store, &fingerprint, &tar, making.listed_at)?;
+            store.records().put(Kind::Fingerprint, &last_key(spec, uncompressed_size), &tar)
+        };
+        match remember() {
+            Ok(()) => {}
+            // Bytes that went elsewhere are there all the same; a full disk here costs making them again.
+            Err(problem) if making.is_elsewhere => session.warn(
+                &format!("layer `{}` is made again next time: {}", spec.name, problem.in_one_line()),
+                problem.next_step(),
+            ),
+            Err(problem) => return Err(problem),
+        }
         Ok(layer(spec.name.clone(), spec.origin, store, diff_id, &blob, false))
     }
 

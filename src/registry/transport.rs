@@ -5,8 +5,8 @@
 
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
@@ -73,6 +73,8 @@ pub(super) struct Http {
     pub(super) throttled: watch::Sender<u64>,
     /// How many uploads the registry confirmed.
     pub(super) confirmed: AtomicU64,
+    /// The sessions of uploads under way, by repository.
+    pub(super) sessions: Mutex<Vec<(String, Url)>>,
     proxied: OnceLock<reqwest::Client>,
     direct: OnceLock<reqwest::Client>,
 }
@@ -87,7 +89,8 @@ impl Http {
     fn new(patience: Patience, session: Session) -> Self {
         let throttled = watch::Sender::new(0);
         let confirmed = AtomicU64::new(0);
-        Self { patience, session, throttled, confirmed, proxied: OnceLock::new(), direct: OnceLock::new() }
+        let sessions = Mutex::default();
+        Self { patience, session, throttled, confirmed, sessions, proxied: OnceLock::new(), direct: OnceLock::new() }
     }
 
     /// The client for `url`. Clients are made late: reading the trusted certificates takes a while.

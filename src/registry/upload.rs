@@ -4,8 +4,8 @@
 //! broken one cannot be continued (apple/containerization#790). So every further try asks first whether the blob is
 //! there after all, since an answer may have been lost, and then begins anew with freshly made bytes.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
@@ -148,8 +148,43 @@ impl Client {
             Some(session) => session,
             None => self.open(upload.repository).await?,
         };
+        self.sessions().push((upload.repository.to_owned(), url.clone()));
+        let outcome = self.fill(upload, &url, known, was_cut).await;
+        if !outcome.as_ref().is_err_and(|failure| failure.session.is_some()) {
+            self.forget(&url);
+        }
+        outcome
+    }
+
+    /// The sessions under way. One that was dropped in the middle stays listed.
+    fn sessions(&self) -> MutexGuard<'_, Vec<(String, Url)>> {
+        self.transport.http.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget(&self, session: &Url) {
+        self.sessions().retain(|(_, open)| open != session);
+    }
+
+    /// Ends the sessions of uploads that were dropped; only for when none is under way. They would expire by themselves,
+    /// but count against the registry's limits until then.
+    pub async fn end_sessions(&self) {
+        let left = std::mem::take(&mut *self.sessions());
+        let ends = left.into_iter().map(|(repository, url)| async move {
+            self.abandon(&repository, &Session { url }).await;
+        });
+        futures_util::future::join_all(ends).await;
+    }
+
+    /// Sends all bytes into an open session and closes it.
+    async fn fill(
+        &self,
+        upload: &Upload<'_>,
+        url: &Url,
+        known: &mut Option<Descriptor>,
+        was_cut: bool,
+    ) -> Result<Made, Failure> {
         if let Some(descriptor) = known.as_ref() {
-            let url = closing(&url, &descriptor.digest);
+            let url = closing(url, &descriptor.digest);
             let body = Body { upload, expected: Some(descriptor), was_cut };
             let (made, _) = self.send_body(Method::PUT, &url, &body, |_| {}).await?;
             return Ok(made);
@@ -159,9 +194,9 @@ impl Client {
             *known = Some(Descriptor { media_type: media_type::OCI_LAYER_GZIP.to_owned(), digest, size });
         };
         let (made, response) =
-            self.send_body(Method::PATCH, &url, &Body { upload, expected: None, was_cut }, note).await?;
+            self.send_body(Method::PATCH, url, &Body { upload, expected: None, was_cut }, note).await?;
         let close = async {
-            let next = self.location(&url, response.headers())?.unwrap_or_else(|| url.clone());
+            let next = self.location(url, response.headers())?.unwrap_or_else(|| url.clone());
             let call_url = closing(&next, &made.digest);
             let mut call = Call::new(Method::PUT, call_url, Scope::push(upload.repository));
             call.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
@@ -170,7 +205,8 @@ impl Client {
         match close.await {
             Ok(_) => Ok(made),
             Err(error) => {
-                Err(Failure { session: worth_ending(&error).then_some(Session { url }), error, renewed: false })
+                let session = worth_ending(&error).then(|| Session { url: url.clone() });
+                Err(Failure { session, error, renewed: false })
             }
         }
     }
@@ -297,6 +333,7 @@ impl Client {
             self.transport.http.send(request).await.ok().map(|response| response.status())
         };
         let status = tokio::time::timeout(ABANDON, end).await.ok().flatten();
+        self.forget(&session.url);
         tracing::debug!(url = redacted(&session.url), ?status, "gave up an upload");
     }
 

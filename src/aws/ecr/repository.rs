@@ -92,7 +92,7 @@ impl Ecr {
             (Seen::No, IfAbsent::Imagine) => return Ok(Repository { created: true, ..unseen(host, name) }),
             // Pushing needs no permission to look: the registry will say whether it is there.
             (Seen::Denied(problem), IfAbsent::Fail | IfAbsent::Imagine) => {
-                session.emit(&Event::Detail { message: &in_one_line(&problem) });
+                session.emit(&Event::Detail { message: &problem.in_one_line() });
                 return Ok(unseen(host, name));
             }
             (Seen::No, IfAbsent::Fail) => return Err(self.absent(host, name)),
@@ -107,7 +107,7 @@ impl Ecr {
                 Seen::No => unseen(host, name),
                 // It may be there all the same, made by someone with more permissions.
                 Seen::Denied(problem) => {
-                    session.warn(&in_one_line(&problem), problem.next_step());
+                    session.warn(&problem.in_one_line(), problem.next_step());
                     return Ok(unseen(host, name));
                 }
             },
@@ -206,13 +206,8 @@ fn tell(problem: Problem, goes_on: bool, session: &Session) -> Result<()> {
     if !goes_on {
         return Err(problem);
     }
-    session.warn(&in_one_line(&problem), problem.next_step());
+    session.warn(&problem.in_one_line(), problem.next_step());
     Ok(())
-}
-
-fn in_one_line(problem: &Problem) -> String {
-    let causes = problem.causes();
-    std::iter::once(problem.message()).chain(causes.iter().map(String::as_str)).collect::<Vec<_>>().join(": ")
 }
 
 /// What is known of a repository from its name alone.

@@ -275,6 +275,14 @@ impl FaultRegistry {
         shared.repositories.get(repository)?.blobs.get(&Digest::of(bytes).to_string()).cloned()
     }
 
+    /// How many bytes the blob of this digest has, whose digest is right.
+    pub fn blob_size(&self, repository: &str, digest: &str) -> Option<u64> {
+        let shared = self.shared.lock().expect("no panic under the lock");
+        let blob = shared.repositories.get(repository)?.blobs.get(digest)?;
+        assert_eq!(Digest::of(blob).to_string(), digest, "a blob under a wrong name");
+        Some(blob.len() as u64)
+    }
+
     /// What a tag or digest names.
     pub fn manifest(&self, repository: &str, reference: &str) -> Option<Bytes> {
         let shared = self.shared.lock().expect("no panic under the lock");

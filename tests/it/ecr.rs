@@ -1,0 +1,229 @@
+//! The whole way into Amazon ECR, by its real host names: moto is its API, a registry of ECR's ways keeps the blobs, and
+//! an HTTPS proxy makes both answer under the names that the program knows.
+
+use std::fs;
+use std::process::Command;
+
+use axum::http::Method;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::support::docker_registry::DockerRegistry;
+use crate::support::emulator::{Emulator, Function, Podman};
+use crate::support::hello;
+use crate::support::images::Family;
+use crate::support::lambda_base::LambdaBase;
+use crate::support::moto::{ACCOUNT, Moto};
+use crate::support::program::Program;
+use crate::support::project::files_below;
+use crate::support::proxy::Proxy;
+use crate::support::registry::{Auth, Fault, FaultRegistry, Mounts, Ways};
+use crate::support::site::Site;
+use crate::support::tools::{succeed, tool};
+
+const REGION: &str = "eu-west-1";
+const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
+const API: &str = "api.ecr.eu-west-1.amazonaws.com";
+
+/// What moto says the registry's password is.
+const PASSWORD: &str = "123456789012-auth-token";
+
+/// Keys as a user has them; moto takes any.
+const KEYS: [(&str, &str); 3] = [
+    ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE"),
+    ("AWS_SECRET_ACCESS_KEY", "canary-secret-key"),
+    ("AWS_SESSION_TOKEN", "canary-session-token"),
+];
+
+/// ECR and what stands around it.
+struct Cloud {
+    registry: FaultRegistry,
+    moto: Moto,
+    bases: DockerRegistry,
+    proxy: Proxy,
+}
+
+impl Cloud {
+    fn start(repositories: &[&str]) -> Self {
+        let bases = DockerRegistry::start();
+        bases.push("lambda/provided", "al2023", &LambdaBase::new(Family::Docker));
+        let ways = Ways { ecr: true, mounts: Mounts::Referenced, ..Ways::default() };
+        let registry = FaultRegistry::builder().auth(Auth::Basic("AWS", PASSWORD)).ways(ways);
+        let registry = repositories.iter().fold(registry, |registry, name| registry.repository(name)).start();
+        let moto = Moto::start();
+        let api = moto.url.trim_start_matches("http://").to_owned();
+        let others = [(HOST, registry.address.to_string()), (API, api)];
+        let proxy = Proxy::start_with(&bases.address, &others.each_ref().map(|(host, at)| (*host, at.as_str())));
+        Self { registry, moto, bases, proxy }
+    }
+
+    /// The program as a user behind a company's proxy runs it.
+    fn at_home(&self, program: Program) -> Program {
+        let program = program.env("HTTPS_PROXY", self.proxy.url()).env("SSL_CERT_FILE", self.proxy.authority());
+        KEYS.iter().fold(program, |program, (name, value)| program.env(name, *value))
+    }
+}
+
+/// Asks the function in a repository of `registry` for a word it knows.
+fn assert_it_answers(registry: &FaultRegistry, repository: &str, tag: &str) {
+    let directory = TempDir::new().expect("a temporary directory");
+    let layout = directory.path().join("pulled");
+    let mut skopeo = Command::new(tool("skopeo"));
+    skopeo.args(["copy", "--src-tls-verify=false", "--src-creds", &format!("AWS:{PASSWORD}")]);
+    skopeo.arg(format!("docker://{}/{repository}:{tag}", registry.address));
+    succeed(skopeo.arg(format!("oci:{}:hello", layout.display())));
+    let podman = Podman::new();
+    let image = podman.pull(&layout, "hello");
+    let function = Function::start(&podman, &image, Emulator::OfBase);
+    let known = function.invoke(&json!({"word": "keel"}));
+    assert_eq!(known, json!({"word": "keel", "meaning": "the backbone of a hull, along its bottom"}));
+}
+
+#[test]
+fn from_the_public_base_into_an_account_by_real_names_and_it_answers() {
+    let cloud = Cloud::start(&["shop/hello"]);
+    let target = TempDir::new().expect("a temporary directory");
+    let push = || {
+        let push = hello::push(target.path()).args(["--repository", "shop/{bin}", "--create-repository"]);
+        cloud.at_home(push.args(["--region", REGION, "--tag", "v1", "--message-format", "json"])).run()
+    };
+    let outcome = push();
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    let pushed = &outcome.messages("image-pushed")[0];
+    let digest = pushed["digest"].as_str().expect("a digest");
+    assert_eq!(pushed["image_uri"], format!("{HOST}/shop/hello@{digest}"));
+    assert_eq!(pushed["steps"], json!(["relay", "relay", "relay", "relay", "upload", "upload"]));
+    assert_eq!(fs::read_dir(hello::layout(target.path()).join("blobs/sha256")).expect("blobs").count(), 0);
+
+    let described = cloud.moto.ecr(REGION, "DescribeRepositories", &json!({"repositoryNames": ["shop/hello"]}));
+    assert_eq!(described["repositories"][0]["imageScanningConfiguration"]["scanOnPush"], true);
+    let policy = cloud.moto.ecr(REGION, "GetRepositoryPolicy", &json!({"repositoryName": "shop/hello"}));
+    assert!(policy["policyText"].as_str().is_some_and(|text| text.contains("lambda.amazonaws.com")), "{policy}");
+    let hosts: Vec<_> = cloud.proxy.requests();
+    for host in [HOST, API] {
+        assert!(hosts.contains(&format!("CONNECT {host}")), "{hosts:?}");
+    }
+
+    let before = cloud.registry.received();
+    let again = push();
+    let again = &again.messages("image-pushed")[0];
+    assert_eq!((&again["digest"], &again["sent_bytes"]), (&pushed["digest"], &json!(0)));
+    assert_eq!(cloud.registry.received(), before);
+    assert_it_answers(&cloud.registry, "shop/hello", "v1");
+    drop(cloud.bases);
+}
+
+#[test]
+fn no_secret_is_logged_or_kept() {
+    let cloud = Cloud::start(&["shop/site"]);
+    let site = Site::new();
+    let login = STANDARD.encode("me:canary-docker-password");
+    let docker = json!({"auths": {"public.ecr.aws": {"auth": login}, "elsewhere.example": {"auth": login}}});
+    fs::create_dir(site.path("docker")).expect("made");
+    fs::write(site.path("docker/config.json"), docker.to_string()).expect("written");
+    let push = site.push("shop/site", &["notes.txt"]).args(["--region", REGION, "--create-repository", "-vv"]);
+    let push = push.env("DOCKER_CONFIG", site.path("docker")).env("RUST_LOG", "trace");
+    let outcome = cloud.at_home(push.env("AWS_LOG", "trace")).run();
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("/v2/shop/site/"), "the requests are told: {}", outcome.stderr);
+    let basic = STANDARD.encode(format!("AWS:{PASSWORD}"));
+    let secrets = ["canary", PASSWORD, basic.as_str(), login.as_str()];
+    for secret in secrets {
+        assert!(!outcome.stderr.contains(secret) && !outcome.stdout.contains(secret), "`{secret}` was printed");
+    }
+    let below = site.project();
+    for path in files_below(&below).keys() {
+        let bytes = fs::read(below.join(path)).expect("read");
+        for secret in secrets {
+            let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+            assert!(!found, "`{secret}` is in {}", path.display());
+        }
+    }
+    assert_eq!(files_below(&site.path("home")).len(), 0, "nothing is left at home");
+    // Who is no registry of the account's sees no login of it.
+    let asked = cloud.registry.requests();
+    assert!(asked.iter().all(|it| it.header("x-amz-security-token").is_none()));
+    assert!(asked.iter().filter_map(|it| it.header("authorization")).all(|it| it == format!("Basic {basic}")));
+}
+
+#[test]
+fn what_only_looks_like_a_registry_of_ecr_gets_no_login_of_aws() {
+    let nobody = FaultRegistry::builder().fault(Method::CONNECT, "", 0..99, Fault::Status(403, &[], "")).start();
+    let aws = FaultRegistry::builder().fault(Method::POST, "/", 0..99, Fault::Status(500, &[], "")).start();
+    let site = Site::new();
+    for host in [
+        format!("{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com.evil.io"),
+        format!("{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com:8443"),
+        format!("x{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com"),
+        format!("{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.co"),
+    ] {
+        let push = site.push(&format!("{host}/shop/site"), &["notes.txt"]).env("HTTPS_PROXY", &nobody.origin);
+        let push = KEYS.iter().fold(push, |push, (name, value)| push.env(name, *value));
+        let outcome = push.env("AWS_ENDPOINT_URL", &aws.origin).run();
+        assert_eq!(outcome.code, 1, "{host}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains(&host), "{}", outcome.stderr);
+    }
+    assert!(aws.requests().is_empty(), "{:?}", aws.log());
+    assert!(nobody.requests().iter().all(|request| request.header("authorization").is_none()));
+}
+
+#[test]
+fn a_login_is_asked_for_once_however_much_is_pushed() {
+    const TOKEN: &str = concat!(
+        r#"{"authorizationData":[{"authorizationToken":"QVdTOmxvZ2luLTE=","expiresAt":1,"#,
+        r#""proxyEndpoint":"https://123456789012.dkr.ecr.eu-west-1.amazonaws.com"}]}"#
+    );
+    let answer = Fault::Status(200, &[("content-type", "application/x-amz-json-1.1")], TOKEN);
+    // Everything else is forbidden, which pushing can do without.
+    let denied = r#"{"__type":"AccessDeniedException","message":"not authorized"}"#;
+    let denied = Fault::Status(400, &[("content-type", "application/x-amz-json-1.1")], denied);
+    let aws = FaultRegistry::builder().fault(Method::POST, "/", 0..1, answer).fault(Method::POST, "/", 1..99, denied);
+    let aws = aws.start();
+    let ways = Ways { ecr: true, ..Ways::default() };
+    let registry = FaultRegistry::builder().auth(Auth::Ecr).ways(ways).repository("shop/site").start();
+    let proxy = Proxy::start_with("127.0.0.1:1", &[(HOST, &registry.address.to_string())]);
+    let site = Site::new();
+    for number in 0..20 {
+        site.write(&format!("{number}.txt"), format!("number {number}").as_bytes());
+    }
+    let names: Vec<_> = (0..20).map(|number| format!("{number}.txt")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let push = site.push("shop/site", &names).env("HTTPS_PROXY", proxy.url()).env("SSL_CERT_FILE", proxy.authority());
+    let push = KEYS.iter().fold(push, |push, (name, value)| push.env(name, *value));
+    let outcome = push.args(["--region", REGION]).env("AWS_ENDPOINT_URL", &aws.origin).run();
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    let asked: Vec<_> = aws.requests().iter().filter_map(|it| it.header("x-amz-target").map(str::to_owned)).collect();
+    let tokens = asked.iter().filter(|target| target.ends_with("GetAuthorizationToken")).count();
+    assert_eq!(tokens, 1, "{asked:?}");
+}
+
+#[test]
+fn what_aws_refuses_is_told_with_what_to_do() {
+    let site = Site::new();
+    let push = || site.push("shop/site", &["notes.txt"]);
+    let keys = |push: Program| KEYS.iter().fold(push, |push, (name, value)| push.env(name, *value));
+    let outcome = keys(push()).run();
+    assert_eq!(outcome.code, 2, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("no AWS region is chosen"), "{}", outcome.stderr);
+
+    let outcome = push().args(["--region", REGION]).env("AWS_EC2_METADATA_DISABLED", "true").run();
+    assert_eq!(outcome.code, 1, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("help: "), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("credentials"), "{}", outcome.stderr);
+
+    let moto = Moto::start();
+    let outcome = keys(push()).args(["--region", REGION, "--endpoint-url", &moto.url]).run();
+    assert_eq!(outcome.code, 1, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("repository `shop/site` does not exist"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("--create-repository"), "{}", outcome.stderr);
+
+    // A dry run creates nothing, and plans for a repository that is empty.
+    let push = keys(push()).args(["--region", REGION, "--endpoint-url", &moto.url, "--create-repository", "--dry-run"]);
+    let outcome = push.run();
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    assert!(outcome.stdout.starts_with(&format!("{HOST}/shop/site\n")), "{}", outcome.stdout);
+    let described = moto.ecr(REGION, "DescribeRepositories", &json!({}));
+    assert_eq!(described["repositories"], json!([]));
+}
