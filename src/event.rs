@@ -50,6 +50,10 @@ pub enum Event<'a> {
     ImagePushed { image: &'a ImageResult, push: &'a PushResult },
     /// An image is complete.
     ImageBuilt { image: &'a ImageResult },
+    /// Something in the project was found, and what becomes of it.
+    Found { what: &'a str, becomes: &'a str },
+    /// A text, such as a table of settings, was added to a file of the project's.
+    Added { what: &'a str, path: &'a Path },
     /// A text that was asked for, such as completions of a shell: printed as it is, by commands that speak no JSON.
     Document { text: &'a str },
     /// Everything asked for is done.

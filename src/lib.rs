@@ -7,7 +7,8 @@
 //! - recipes: [`commands`] read as the list of steps they are, over [`config`] over [`cli`];
 //! - bridges: [`base`] brings a base image in, [`publish`] takes an image out;
 //! - wires (async): [`registry`] speaks the registry protocol, [`aws`] asks AWS;
-//! - engines (blocking): [`store`] under [`layer`] under [`image`] under [`check`]; [`cargo`] alone;
+//! - engines (blocking): [`store`] under [`layer`] under [`image`] under [`check`]; [`cargo`] and
+//!   [`init`] alone;
 //! - words: [`oci`], [`platform`], [`event`], [`problem`], [`units`].
 
 pub mod report;
@@ -25,6 +26,7 @@ pub mod registry;
 pub mod cargo;
 pub mod check;
 pub mod image;
+pub mod init;
 pub mod layer;
 pub mod store;
 

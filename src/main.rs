@@ -83,6 +83,7 @@ async fn execute(command: Command, environment: &Environment, session: &Session)
             let request = config::push_request(&typed, environment, session)?;
             commands::push::run(request, session).await
         }
+        Command::Init(typed) => commands::init::run(config::init_request(&typed, environment)?, session).await,
         Command::Completions(typed) => {
             commands::pages::completions(typed.shell, session);
             Ok(())

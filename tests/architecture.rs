@@ -22,6 +22,7 @@ fn rooms() -> BTreeMap<&'static str, (u8, &'static [&'static str])> {
         ("layer", (1, &["store"])),
         ("store", (1, &[])),
         ("cargo", (1, &[])),
+        ("init", (1, &[])),
         ("oci", (0, &[])),
         ("platform", (0, &[])),
         ("event", (0, &["oci", "problem"])),

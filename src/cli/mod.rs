@@ -67,6 +67,14 @@ pub enum Command {
     #[command(after_help = PUSH_EXAMPLES, mut_arg("output", |output| output.hide(true)))]
     Push(Box<PushArgs>),
 
+    /// Write a first configuration into Cargo.toml
+    ///
+    /// Adds `[package.metadata.lambda-image]`, or writes lambda-image.toml where there is no Cargo.toml. What cargo-lambda was
+    /// told is taken over, and databases, models and other large files lying about are proposed as assets. Nothing
+    /// that is there is changed.
+    #[command(after_help = INIT_EXAMPLES)]
+    Init(InitArgs),
+
     /// Print the completions of a shell
     ///
     /// They complete `cargo-lambda-image`; in bash, zsh and fish `cargo lambda-image` too.
@@ -77,6 +85,27 @@ pub enum Command {
     #[command(hide = true)]
     Man(ManArgs),
 }
+
+/// What `init` can be told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct InitArgs {
+    /// Package to configure [default: the one `cargo build` builds]
+    #[arg(short, long, value_name = "SPEC")]
+    pub package: Option<String>,
+
+    /// Also write a workflow for GitHub Actions that builds and pushes, to .github/workflows/lambda-image.yml
+    #[arg(long)]
+    pub workflow: bool,
+
+    /// Path to Cargo.toml
+    #[arg(long, value_name = "PATH", help_heading = MANIFEST)]
+    pub manifest_path: Option<PathBuf>,
+}
+
+const INIT_EXAMPLES: &str = "\
+Examples:
+  cargo lambda-image init
+  cargo lambda-image init -p api --workflow";
 
 /// What `completions` can be told.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -456,7 +485,7 @@ impl Command {
         match self {
             Self::Build(build) => Some(&build.talk),
             Self::Push(push) => Some(&push.build.talk),
-            Self::Completions(_) | Self::Man(_) => None,
+            Self::Init(_) | Self::Completions(_) | Self::Man(_) => None,
         }
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod build;
 mod draft;
+pub mod init;
 mod login;
 pub mod pages;
 pub mod push;

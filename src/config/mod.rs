@@ -5,6 +5,7 @@
 mod compile;
 mod destination;
 mod environment;
+mod init;
 mod metadata;
 mod project;
 mod push;
@@ -26,6 +27,7 @@ pub use crate::cargo::{CompileRequest, ExpectedBinary};
 pub use crate::layer::walk::Asset;
 pub use destination::{Destination, Repository};
 pub use environment::Environment;
+pub use init::init_request;
 pub use push::{ExistingRequest, PushRequest, PushSource, push_request};
 pub use talk::{Color, Progress, TalkRequest, Verbosity, help_color, talk_request};
 

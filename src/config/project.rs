@@ -22,7 +22,7 @@ use super::suggest;
 use super::table::Table;
 
 /// The configuration of a project without a Cargo.toml.
-const OWN_FILE: &str = "lambda-image.toml";
+pub(super) const OWN_FILE: &str = "lambda-image.toml";
 
 /// A project and what is to be made of it.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ pub(super) struct Selected {
 /// Cargo's, when it cannot read the project; a selection that selects nothing or what is not there.
 pub(super) fn find(args: &BuildArgs, environment: &Environment, session: &Session) -> Result<Project> {
     let nothing_compiled = args.selection.no_binary || args.selection.binary_path.is_some();
-    if !has_manifest(&args.manifest, &environment.directory) {
+    if !has_manifest(args.manifest.manifest_path.as_deref(), &environment.directory) {
         if nothing_compiled {
             return without_cargo(args, environment, session);
         }
@@ -107,7 +107,9 @@ pub(super) fn target_directory(args: &BuildArgs, environment: &Environment) -> P
         directory: environment.directory.clone(),
     };
     // A project that cannot be read is nobody's concern where nothing of it is needed.
-    let found = has_manifest(&args.manifest, &environment.directory).then(|| cargo::metadata(&request).ok()).flatten();
+    let found = has_manifest(args.manifest.manifest_path.as_deref(), &environment.directory)
+        .then(|| cargo::metadata(&request).ok())
+        .flatten();
     found.map_or_else(|| environment.directory.join("target"), |metadata| metadata.target_directory.into())
 }
 
@@ -118,10 +120,10 @@ pub(super) fn cargo_path(environment: &Environment) -> PathBuf {
 
 /// Whether cargo would find a manifest. A configuration of our own in the working directory says that the project is
 /// there, even below somebody's Cargo workspace.
-fn has_manifest(manifest: &ManifestArgs, directory: &Path) -> bool {
+pub(super) fn has_manifest(manifest_path: Option<&Path>, directory: &Path) -> bool {
     let is_cargos = |directory: &Path| directory.join("Cargo.toml").is_file();
     let is_ours = directory.join(OWN_FILE).is_file() && !is_cargos(directory);
-    manifest.manifest_path.is_some() || (!is_ours && directory.ancestors().any(is_cargos))
+    manifest_path.is_some() || (!is_ours && directory.ancestors().any(is_cargos))
 }
 
 fn metadata_arguments(manifest: &ManifestArgs) -> Vec<OsString> {

@@ -99,6 +99,8 @@ impl Talk {
             Event::Waiting { what } => self.status(NOTE, "Waiting", &format!("for {what}")),
             Event::Warning { message, help } => self.labelled(WARNING, "warning", message, *help),
             Event::Detail { message } if self.verbose => self.status(NOTE, "Detail", message),
+            Event::Found { what, becomes } => self.status(GOOD, "Found", &format!("{what}: {becomes} from now on")),
+            Event::Added { what, path } => self.status(GOOD, "Added", &format!("{what} to {}", path.display())),
             Event::Wrote { what, path, .. } => self.status(GOOD, "Wrote", &format!("{what} {}", path.display())),
             _ => {}
         }

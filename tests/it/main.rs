@@ -12,6 +12,7 @@ mod ecr;
 mod emulator;
 mod enduring;
 mod hostile;
+mod init;
 mod levels;
 mod login;
 mod making;
