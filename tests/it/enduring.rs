@@ -1,6 +1,7 @@
 //! Pushes that are interrupted, killed again and again, or run out of disk: the tags of before stay whole, and the next
 //! push is right.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
@@ -170,7 +171,9 @@ fn a_signal_while_sending_leaves_the_tag_and_ends_the_sessions() {
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(code), ""), "{}", ended.stderr);
         assert_eq!(tagged(&registry), before);
         let opened = registry.count(Method::POST, "/uploads/") - opened;
-        assert_eq!((opened, registry.count(Method::DELETE, "/uploads/")), (3, 3), "{:?}", registry.log());
+        // One that was dropped while it was ended is ended again.
+        let ended: BTreeSet<_> = registry.log().into_iter().filter(|request| request.starts_with("DELETE ")).collect();
+        assert_eq!((opened, ended.len()), (3, 3), "{:?}", registry.log());
         site.assert_tidy();
     }
 }
