@@ -14,6 +14,7 @@ pub mod project;
 pub mod proxy;
 pub mod registry;
 pub mod running;
+pub mod schema;
 pub mod site;
 pub mod tools;
 pub mod tunnel;
