@@ -3,6 +3,8 @@
 //! Nothing here decides how a fact looks: `report` does. A [`Session`] travels with the work and carries the listener
 //! and the request to stop.
 
+pub mod function;
+
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use self::function::{DeployedFunction, FunctionPlan, FunctionStep};
 use crate::oci::{DiffId, Digest};
 use crate::problem::{Exit, Problem, Result};
 
@@ -48,8 +51,22 @@ pub enum Event<'a> {
     LayerPushed { package: &'a str, bin: &'a str, layer: &'a PushedLayer },
     /// An image is in the repository under all its tags.
     ImagePushed { image: &'a ImageResult, push: &'a PushResult },
+    /// What has to be done to a function is known: told in a dry run only.
+    FunctionPlanned { package: &'a str, bin: &'a str, plan: &'a FunctionPlan },
+    /// A function is about to be changed: `what` names the image, or the alias and its version.
+    FunctionStarted { name: &'a str, step: FunctionStep, what: &'a str },
+    /// Lambda is busy with a function, or one of its versions, which is `doing` something in the words of its API.
+    FunctionWaiting { name: &'a str, version: Option<&'a str>, doing: &'a str, elapsed: Duration, limit: Duration },
+    /// A function is as it was asked to be, whether or not something had to be done.
+    FunctionUpdated { package: &'a str, bin: &'a str, function: &'a DeployedFunction },
+    /// The IAM policy that was asked for, as JSON.
+    PolicyTold { policy: &'a str },
     /// An image is complete.
     ImageBuilt { image: &'a ImageResult },
+    /// The lock was written, or in a dry run would be: what changed, a line each.
+    Locked { path: &'a Path, changes: &'a [String], dry_run: bool },
+    /// What a locked base's reference means now.
+    BaseCompared { reference: &'a str, platform: &'a str, locked: Digest, newest: Digest },
     /// Something in the project was found, and what becomes of it.
     Found { what: &'a str, becomes: &'a str },
     /// A text, such as a table of settings, was added to a file of the project's.

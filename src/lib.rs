@@ -5,10 +5,9 @@
 //!
 //! - surface: [`report`] prints what happens;
 //! - recipes: [`commands`] read as the list of steps they are, over [`config`] over [`cli`];
-//! - bridges: [`base`] brings a base image in, [`publish`] takes an image out;
+//! - bridges: [`base`] brings a base image in, [`publish`] takes an image out, [`deploy`] brings functions to it;
 //! - wires (async): [`registry`] speaks the registry protocol, [`aws`] asks AWS;
-//! - engines (blocking): [`store`] under [`layer`] under [`image`] under [`check`]; [`cargo`] and
-//!   [`init`] alone;
+//! - engines (blocking): [`store`] under [`layer`] under [`image`] under [`check`]; [`lock`], [`cargo`] and [`init`] alone;
 //! - words: [`oci`], [`platform`], [`event`], [`problem`], [`units`].
 
 pub mod report;
@@ -18,6 +17,7 @@ pub mod commands;
 pub mod config;
 
 pub mod base;
+pub mod deploy;
 pub mod publish;
 
 pub mod aws;
@@ -28,6 +28,7 @@ pub mod check;
 pub mod image;
 pub mod init;
 pub mod layer;
+pub mod lock;
 pub mod store;
 
 pub mod event;

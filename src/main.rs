@@ -83,6 +83,18 @@ async fn execute(command: Command, environment: &Environment, session: &Session)
             let request = config::push_request(&typed, environment, session)?;
             commands::push::run(request, session).await
         }
+        Command::IamPolicy(typed) => {
+            let request = config::push_request(&typed, environment, session)?;
+            commands::policy::run(request, session).await
+        }
+        Command::Update(typed) => {
+            let request = config::update_request(&typed, environment, session)?;
+            commands::update::run(request, session).await
+        }
+        Command::Outdated(typed) => {
+            let request = config::outdated_request(&typed, environment)?;
+            commands::outdated::run(request, session).await
+        }
         Command::Init(typed) => commands::init::run(config::init_request(&typed, environment)?, session).await,
         Command::Completions(typed) => {
             commands::pages::completions(typed.shell, session);

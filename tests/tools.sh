@@ -37,6 +37,7 @@ need() { # COMMAND PACKAGE...
 need cc gcc libc6-dev
 need docker-registry docker-registry
 need fish fish
+need git git
 need podman podman
 need runc runc
 need skopeo skopeo

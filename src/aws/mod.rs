@@ -1,6 +1,7 @@
 //! Talks to AWS: whose credentials, which region, which endpoints, and what went wrong in words.
 //!
 //! - [`ecr`]: registries, their tokens, repositories and their policies;
+//! - [`lambda`]: functions, their versions and aliases;
 //! - `error`: what AWS said, and what to do about it.
 //!
 //! The SDK finds credentials (environment, profiles, SSO, `aws login`, web identity, containers, instances), endpoints
@@ -8,6 +9,7 @@
 
 pub mod ecr;
 mod error;
+pub mod lambda;
 #[cfg(test)]
 mod replay;
 

@@ -16,7 +16,8 @@ use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
 use serde_json::Value;
 
-/// One answer: to which operation, with which status and body.
+/// One answer: to which operation, with which status and body. Lambda's operations have no name on the wire: there it
+/// is method, path and query.
 pub(super) type Answer = (&'static str, u16, String);
 
 /// The answers still to be given, and the requests that were made.
@@ -50,6 +51,19 @@ impl Replay {
         Client::from_conf(config.build())
     }
 
+    /// A client of Lambda in `eu-west-1` that asks once and hears these answers.
+    pub(super) fn lambda(&self) -> aws_sdk_lambda::Client {
+        let connector = SharedHttpConnector::new(self.clone());
+        let http: SharedHttpClient = http_client_fn(move |_, _| connector.clone());
+        let config = aws_sdk_lambda::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("eu-west-1"))
+            .credentials_provider(Credentials::new("AKIATEST", "canary-secret-key", None, None, "test"))
+            .retry_config(RetryConfig::disabled())
+            .http_client(http);
+        aws_sdk_lambda::Client::from_conf(config.build())
+    }
+
     /// The operations that were asked for, with their parameters, in order. Fails if answers are left over.
     pub(super) fn requests(&self) -> Vec<(String, Value)> {
         let script = self.script.lock().expect("a lock of a test");
@@ -63,9 +77,17 @@ impl Replay {
     }
 
     fn answer(&self, request: &HttpRequest) -> HttpResponse {
-        let target = request.headers().get("x-amz-target").expect("an operation");
-        let operation = target.rsplit('.').next().expect("a name").to_owned();
-        let body = serde_json::from_slice(request.body().bytes().expect("a body in memory")).expect("JSON");
+        let operation = match request.headers().get("x-amz-target") {
+            Some(target) => target.rsplit('.').next().expect("a name").to_owned(),
+            None => {
+                let (_, path) = request.uri().split_once(".amazonaws.com").expect("a host of AWS");
+                format!("{} {path}", request.method())
+            }
+        };
+        let body = match request.body().bytes().expect("a body in memory") {
+            [] => Value::Null,
+            body => serde_json::from_slice(body).expect("JSON"),
+        };
         let mut script = self.script.lock().expect("a lock of a test");
         let answer = script.answers.pop_front();
         let Some((expected, status, text)) = answer else { panic!("`{operation}` was not to be asked for") };

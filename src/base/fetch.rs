@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::flow::{Counted, Feed, Step};
-use super::{Base, BaseLayer, Compression, Source};
+use super::{Base, BaseLayer, Compression, Holder, Source};
 use crate::event::{Session, Task, TaskKind, TaskOutcome};
 use crate::layer::facts::LayerFacts;
 use crate::layer::{Layer, Origin, Pipeline, facts};
@@ -53,6 +53,7 @@ struct Fetch {
     keep: bool,
     source: Source,
     shown: String,
+    holder: Holder,
     offline: bool,
     no_cache: bool,
     store: Arc<Store>,
@@ -88,6 +89,7 @@ async fn layers(
         keep,
         source: base.source.clone(),
         shown: base.shown.clone(),
+        holder: base.holder,
         offline: base.offline,
         no_cache: base.no_cache,
         store: store.clone(),
@@ -162,11 +164,11 @@ impl Fetch {
 
     async fn layer(self: Arc<Self>, layer: BaseLayer, present: Present) -> Result<Layer> {
         let Descriptor { digest, size, .. } = layer.descriptor;
-        let context = format!("could not take layer {digest} of base image `{}`", self.shown);
+        let context = format!("could not take layer {digest} of {} `{}`", self.holder.words().0, self.shown);
         let taken = match (present, layer.compression) {
             _ if size > MAX_UNPACKED => Err(too_large()),
             (Present::Packed(packed), _) => Ok(*packed),
-            (Present::Facts(size), _) => Ok(self.gzip(&layer, size, false)),
+            (Present::Facts(size), _) => Ok(gzip(&layer, size, false, &self.store)),
             (present, Compression::Gzip) => self.gzip_layer(layer, matches!(present, Present::Blob)).await,
             (_, Compression::None) => self.plain_layer(layer).await,
         };
@@ -187,20 +189,7 @@ impl Fetch {
             };
             self.clone().take(layer.clone(), look).await?
         };
-        Ok(self.gzip(&layer, uncompressed_size, is_present))
-    }
-
-    fn gzip(&self, layer: &BaseLayer, uncompressed_size: u64, reused: bool) -> Layer {
-        let descriptor = Descriptor { media_type: media_type::OCI_LAYER_GZIP.to_owned(), ..layer.descriptor.clone() };
-        Layer {
-            name: "base".to_owned(),
-            origin: Origin::Base,
-            blob: self.store.blob_path(&descriptor.digest),
-            descriptor,
-            diff_id: layer.diff_id,
-            uncompressed_size,
-            reused,
-        }
+        Ok(gzip(&layer, uncompressed_size, is_present, &self.store))
     }
 
     /// Puts the bytes of a layer into the store.
@@ -261,7 +250,8 @@ impl Fetch {
         write: impl FnOnce(&Self, &BaseLayer, &Task, Feed) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let Descriptor { digest, size, .. } = layer.descriptor;
-        let task = self.session.task(TaskKind::Pull, &format!("base layer {}", digest.short()), Some(size));
+        let task =
+            self.session.task(TaskKind::Pull, &format!("{} {}", self.holder.words().1, digest.short()), Some(size));
         let finish = move |fetch: &Self, layer: &BaseLayer, feed| {
             let written = write(fetch, layer, &task, feed)?;
             task.finish(TaskOutcome::Done);
@@ -325,6 +315,20 @@ impl Fetch {
         records.put(Kind::Facts, &layer.diff_id.to_string(), &facts)?;
         records.put(Kind::Base, &seen_key(layer), &Seen { uncompressed_size })?;
         Ok(uncompressed_size)
+    }
+}
+
+/// A gzip layer as it lies at its source, under the media type it gets.
+pub(super) fn gzip(layer: &BaseLayer, uncompressed_size: u64, reused: bool, store: &Store) -> Layer {
+    let descriptor = Descriptor { media_type: media_type::OCI_LAYER_GZIP.to_owned(), ..layer.descriptor.clone() };
+    Layer {
+        name: "base".to_owned(),
+        origin: Origin::Base,
+        blob: store.blob_path(&descriptor.digest),
+        descriptor,
+        diff_id: layer.diff_id,
+        uncompressed_size,
+        reused,
     }
 }
 

@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 use self::local::Files;
 use self::reference::BaseReference;
 use crate::event::{Event, Session};
+use crate::layer::Layer;
 use crate::oci::{Descriptor, DiffId, Digest};
 use crate::platform::Architecture;
 use crate::problem::{Problem, Result};
@@ -44,6 +45,8 @@ pub struct BaseRequest {
     pub directory: PathBuf,
     /// The architecture of the image to be built.
     pub architecture: Architecture,
+    /// The digest of the platform's manifest, where the lock says it: what the tag means now is not asked then.
+    pub pinned: Option<Digest>,
     /// No network.
     pub offline: bool,
     /// Look at no record and no stored layer.
@@ -66,8 +69,16 @@ pub struct Base {
     /// Its documents as they came.
     pub documents: Documents,
     source: Source,
+    holder: Holder,
     offline: bool,
     no_cache: bool,
+}
+
+/// What holds the layers, for messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holder {
+    BaseImage,
+    Repository,
 }
 
 /// A layer of a base image.
@@ -151,9 +162,60 @@ pub async fn resolve(request: &BaseRequest, login: Login<'_>, store: &Arc<Store>
         layers,
         documents,
         source,
+        holder: Holder::BaseImage,
         offline: request.offline,
         no_cache: request.no_cache,
     })
+}
+
+impl Base {
+    /// Blobs of a repository that make no image: gzip layers with their diff-ids, to be pulled as a base's are.
+    #[must_use]
+    pub fn of_blobs(
+        client: Arc<Client>,
+        repository: String,
+        shown: String,
+        architecture: Architecture,
+        blobs: Vec<(Descriptor, DiffId)>,
+    ) -> Self {
+        let layer =
+            |(descriptor, diff_id)| BaseLayer { descriptor, diff_id, compression: Compression::Gzip, path: None };
+        Self {
+            shown,
+            digest: None,
+            architecture,
+            config: Value::Null,
+            layers: blobs.into_iter().map(layer).collect(),
+            documents: Documents::default(),
+            source: Source::Registry { client, repository },
+            holder: Holder::Repository,
+            offline: false,
+            no_cache: false,
+        }
+    }
+
+    /// The layers as they lie at their source, where the sizes of their tars are known and nobody needs to look into them.
+    /// `None` where a layer has to be packed first, or the sizes are not as many.
+    #[must_use]
+    pub fn layers_of_sizes(&self, uncompressed_sizes: &[u64], store: &Store) -> Option<Vec<Layer>> {
+        if uncompressed_sizes.len() != self.layers.len() {
+            return None;
+        }
+        let layer = |(layer, size): (&BaseLayer, &u64)| {
+            (layer.compression == Compression::Gzip).then(|| fetch::gzip(layer, *size, false, store))
+        };
+        self.layers.iter().zip(uncompressed_sizes).map(layer).collect()
+    }
+}
+
+impl Holder {
+    /// What it is called, and what its layers are.
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::BaseImage => ("base image", "base layer"),
+            Self::Repository => ("repository", "layer"),
+        }
+    }
 }
 
 fn scratch(architecture: Architecture) -> Image {

@@ -89,6 +89,9 @@ impl Remote<'_> {
 
     /// The digest of what the reference itself names, and the document if it had to be read to know.
     async fn top(&self, what: &str) -> Result<(Digest, Option<Kept>)> {
+        if let Some(pinned) = self.request.pinned {
+            return Ok((pinned, None));
+        }
         if let Some(digest) = self.reference.digest() {
             let digest = digest.parse();
             return digest
@@ -127,7 +130,15 @@ impl Remote<'_> {
         if self.request.offline {
             return Err(self.missing(&format!("manifest {digest} of base image `{}`", self.reference)));
         }
-        let document = self.client.manifest(self.reference.repository(), &Selector::Digest(*digest)).await?;
+        let document = match self.client.manifest(self.reference.repository(), &Selector::Digest(*digest)).await {
+            Ok(document) => document,
+            Err(error) if error.status() == Some(404) && self.request.pinned == Some(*digest) => {
+                let message = format!("base image `{}` is locked to {digest}, which is gone", self.reference);
+                let problem = Problem::failed(message).because(Problem::from(error));
+                return Err(problem.help("run `cargo lambda-image update base`, which looks up what the tag means now"));
+            }
+            Err(error) => return Err(error.into()),
+        };
         self.keep(digest, &document.media_type, &document.bytes)
     }
 

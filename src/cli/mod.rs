@@ -10,7 +10,11 @@
 )]
 
 pub mod check;
+mod functions;
+mod init;
 pub mod pages;
+mod push;
+mod renew;
 pub mod values;
 
 use std::ffi::{OsStr, OsString};
@@ -18,7 +22,12 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use values::{AssetArg, ColorArg, EntrypointArg, EnvArg, FormatArg, JobsArg, MessageFormatArg, OutputArg, ShellArg};
+pub use functions::FunctionArgs;
+pub use init::InitArgs;
+pub use pages::{CompletionsArgs, ManArgs};
+pub use push::{DestinationArgs, PushArgs};
+pub use renew::{OutdatedArgs, UpdateArgs};
+use values::{AssetArg, ColorArg, EntrypointArg, EnvArg, FormatArg, JobsArg, MessageFormatArg, OutputArg};
 
 const SELECTION: &str = "Package Selection";
 const FEATURES: &str = "Feature Selection";
@@ -26,8 +35,6 @@ const COMPILATION: &str = "Compilation Options";
 const MANIFEST: &str = "Manifest Options";
 const IMAGE: &str = "Image Options";
 const OUTPUT: &str = "Output Options";
-const PUSH: &str = "Push Options";
-const AWS: &str = "AWS Options";
 
 /// Everything typed.
 #[derive(Debug, Parser)]
@@ -59,74 +66,52 @@ pub enum Command {
     #[command(after_help = BUILD_EXAMPLES)]
     Build(Box<BuildArgs>),
 
-    /// Bring an image into a registry, Amazon ECR above all
+    /// Bring an image into a registry, Amazon ECR above all, and functions to the image
     ///
     /// Compiles and stacks as `build` does, and sends to the repository only what it lacks: base layers straight from their
     /// registry, assets straight from their files, nothing kept on disk. The tags are moved last, once everything is
-    /// confirmed. Prints HOST/REPOSITORY@sha256:... for each image.
+    /// confirmed. Then each function is brought to the image, and a version and an alias to it where they were asked for.
+    /// Prints HOST/REPOSITORY@sha256:... for each image.
     #[command(after_help = PUSH_EXAMPLES, mut_arg("output", |output| output.hide(true)))]
     Push(Box<PushArgs>),
 
+    /// Print the smallest IAM policy for a push
+    ///
+    /// Takes the flags of `push`, and the configuration as `push` does. Prints the policy as JSON that lets a caller do all
+    /// that this very push may need to do, and nothing else. Nothing is compiled, built or sent.
+    #[command(after_help = POLICY_EXAMPLES, mut_arg("output", |output| output.hide(true)))]
+    IamPolicy(Box<PushArgs>),
+
+    /// Renew what lambda-image.lock says
+    ///
+    /// Without WHAT, looks up what the tags of all base images mean now, and makes the layers anew that were locked by
+    /// another version of this program, for all packages in the workspace. `base` does the former only, and a
+    /// destination (`/var/task/models`, or relative to /var/task) makes the layers of that asset anew.
+    #[command(after_help = renew::EXAMPLES)]
+    Update(Box<UpdateArgs>),
+
+    /// Say which base images of lambda-image.lock have newer digests
+    ///
+    /// Prints one line for each: the reference, the platform, the locked digest and the newer one. Changes nothing.
+    Outdated(Box<OutdatedArgs>),
     /// Write a first configuration into Cargo.toml
     ///
     /// Adds `[package.metadata.lambda-image]`, or writes lambda-image.toml where there is no Cargo.toml. What cargo-lambda was
     /// told is taken over, and databases, models and other large files lying about are proposed as assets. Nothing
     /// that is there is changed.
-    #[command(after_help = INIT_EXAMPLES)]
+    #[command(after_help = init::EXAMPLES)]
     Init(InitArgs),
 
     /// Print the completions of a shell
     ///
     /// They complete `cargo-lambda-image`; in bash, zsh and fish `cargo lambda-image` too.
-    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    #[command(after_help = pages::EXAMPLES)]
     Completions(CompletionsArgs),
 
     /// Write the manual's pages into a directory
     #[command(hide = true)]
     Man(ManArgs),
 }
-
-/// What `init` can be told.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-pub struct InitArgs {
-    /// Package to configure [default: the one `cargo build` builds]
-    #[arg(short, long, value_name = "SPEC")]
-    pub package: Option<String>,
-
-    /// Also write a workflow for GitHub Actions that builds and pushes, to .github/workflows/lambda-image.yml
-    #[arg(long)]
-    pub workflow: bool,
-
-    /// Path to Cargo.toml
-    #[arg(long, value_name = "PATH", help_heading = MANIFEST)]
-    pub manifest_path: Option<PathBuf>,
-}
-
-const INIT_EXAMPLES: &str = "\
-Examples:
-  cargo lambda-image init
-  cargo lambda-image init -p api --workflow";
-
-/// What `completions` can be told.
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct CompletionsArgs {
-    /// The shell
-    pub shell: ShellArg,
-}
-
-/// What `man` can be told.
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct ManArgs {
-    /// Where the pages go; it is made if it is not there
-    pub directory: PathBuf,
-}
-
-const COMPLETIONS_EXAMPLES: &str = "\
-Examples:
-  echo 'source <(cargo lambda-image completions bash)' >> ~/.bashrc
-  cargo lambda-image completions zsh > ~/.zfunc/_cargo-lambda-image
-  cargo lambda-image completions fish > ~/.config/fish/completions/cargo-lambda-image.fish
-  cargo lambda-image completions powershell >> $PROFILE";
 
 const BUILD_EXAMPLES: &str = "\
 Every flag can be set by an environment variable, CARGO_LAMBDA_IMAGE_<FLAG>, and most by the table
@@ -144,9 +129,16 @@ Every flag can be set by an environment variable, CARGO_LAMBDA_IMAGE_<FLAG>, and
 
 Examples:
   cargo lambda-image push --repository shop/thumbnailer --create-repository
+  cargo lambda-image push --repository shop/thumbnailer --function thumbnailer --alias live
   cargo lambda-image push --repository shop/{bin} --tag v{version} --dry-run
   cargo lambda-image push --repository localhost:5000/thumbnailer --asset models/
   cargo lambda-image push --repository ghcr.io/shop/thumbnailer --image oci-archive:thumbnailer.tar";
+
+const POLICY_EXAMPLES: &str = "\
+Examples:
+  cargo lambda-image iam-policy --repository shop/thumbnailer --function thumbnailer --alias live
+  cargo lambda-image iam-policy --repository shop/thumbnailer --create-repository \\
+      --create-function --role arn:aws:iam::123456789012:role/thumbnailer";
 
 /// A parser of strings that obey a rule.
 fn checked(rule: fn(&str) -> Result<(), String>) -> impl Fn(&str) -> Result<String, String> + Clone {
@@ -173,83 +165,6 @@ pub struct BuildArgs {
     #[command(flatten)]
     pub manifest: ManifestArgs,
 }
-
-/// What `push` can be told.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-pub struct PushArgs {
-    /// Everything `build` can be told.
-    #[command(flatten)]
-    pub build: BuildArgs,
-    /// Where images go.
-    #[command(flatten)]
-    pub destination: DestinationArgs,
-}
-
-/// Where `push` brings an image, and how.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-#[command(next_help_heading = PUSH)]
-pub struct DestinationArgs {
-    /// Repository of ECR in the account and region, or HOST/PATH; {bin}, {package} and {version} are filled in
-    #[arg(long, value_name = "NAME", value_parser = checked(check::repository))]
-    pub repository: Option<String>,
-
-    /// Create the repository of ECR if it is not there, scanned on push and readable by Lambda
-    #[arg(long)]
-    pub create_repository: bool,
-
-    /// Tag of the image [repeatable]; {bin}, {package} and {version} are filled in
-    #[arg(long, value_name = "TAG", value_parser = checked(check::tag))]
-    pub tag: Vec<String>,
-
-    /// Leave out the tag `{bin}-<digest>`, by which an image stays tagged when the others move on
-    #[arg(long)]
-    pub no_digest_tag: bool,
-
-    /// Push this image instead of building one: oci:DIR[:ref], oci-archive:FILE, docker-archive:FILE or a registry's
-    #[arg(long, value_name = "REF", value_parser = checked(check::base), conflicts_with_all = NOT_WITH_AN_IMAGE)]
-    pub image: Option<String>,
-
-    /// Show what would be done for each layer, and write nothing anywhere
-    #[arg(long)]
-    pub dry_run: bool,
-
-    /// Speak plain http to a registry that is not on this machine
-    #[arg(long)]
-    pub insecure: bool,
-
-    /// AWS region of the repository [default: AWS's own configuration]
-    #[arg(long, value_name = "REGION", value_parser = checked(check::word), help_heading = AWS)]
-    pub region: Option<String>,
-
-    /// Profile of AWS's configuration
-    #[arg(long, value_name = "NAME", value_parser = checked(check::word), help_heading = AWS)]
-    pub aws_profile: Option<String>,
-
-    /// Endpoint for AWS's services
-    #[arg(long, value_name = "URL", value_parser = checked(check::word), help_heading = AWS)]
-    pub endpoint_url: Option<String>,
-}
-
-/// The ids of flags that say what an image is made of, and would be ignored for one that is there.
-const NOT_WITH_AN_IMAGE: [&str; 17] = [
-    "binary_path",
-    "no_binary",
-    "features",
-    "all_features",
-    "no_default_features",
-    "release",
-    "dev",
-    "profile",
-    "cargo_build",
-    "target",
-    "base",
-    "asset",
-    "handler",
-    "env",
-    "entrypoint",
-    "working_directory",
-    "format",
-];
 
 /// Which binaries become images.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
@@ -388,6 +303,13 @@ pub struct ImageArgs {
     #[arg(long, value_name = "GLOB", value_parser = checked(check::glob))]
     pub allow_secrets: Vec<String>,
 
+    /// Take assets that are not here from `lambda-image.lock` and the repository's blobs
+    ///
+    /// An asset whose path leads to nothing, or whose files are pointers of Git LFS with the locked content, goes into the
+    /// image as the lock tells. An asset of which only a part is here is an error.
+    #[arg(long)]
+    pub assets_from_lock: bool,
+
     /// Also write the images to PATH, as oci-dir, oci-archive or docker-archive [default: oci-dir, in the target
     /// directory]
     ///
@@ -409,7 +331,7 @@ pub struct ManifestArgs {
     #[arg(long, value_name = "PATH")]
     pub manifest_path: Option<PathBuf>,
 
-    /// Assert that `Cargo.lock` will remain unchanged
+    /// Assert that `Cargo.lock` and `lambda-image.lock` will remain unchanged
     #[arg(long)]
     pub locked: bool,
 
@@ -484,7 +406,9 @@ impl Command {
     pub fn talk(&self) -> Option<&TalkArgs> {
         match self {
             Self::Build(build) => Some(&build.talk),
-            Self::Push(push) => Some(&push.build.talk),
+            Self::Push(push) | Self::IamPolicy(push) => Some(&push.build.talk),
+            Self::Update(update) => Some(&update.build.talk),
+            Self::Outdated(outdated) => Some(&outdated.talk),
             Self::Init(_) | Self::Completions(_) | Self::Man(_) => None,
         }
     }

@@ -2,11 +2,34 @@
 //!
 //! Both are generated from the flags' own definitions, so that none can be forgotten.
 
-use clap::{Command, CommandFactory};
+use std::path::PathBuf;
+
+use clap::{Args, Command, CommandFactory};
 use clap_complete::Shell;
 
 use super::Cli;
 use super::values::ShellArg;
+
+/// What `completions` can be told.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: ShellArg,
+}
+
+/// What `man` can be told.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ManArgs {
+    /// Where the pages go; it is made if it is not there
+    pub directory: PathBuf,
+}
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  echo 'source <(cargo lambda-image completions bash)' >> ~/.bashrc
+  cargo lambda-image completions zsh > ~/.zfunc/_cargo-lambda-image
+  cargo lambda-image completions fish > ~/.config/fish/completions/cargo-lambda-image.fish
+  cargo lambda-image completions powershell >> $PROFILE";
 
 /// The name of the program's file, which Cargo finds it by.
 const PROGRAM: &str = "cargo-lambda-image";

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::ValueEnum;
 
@@ -58,6 +59,27 @@ impl FromStr for EnvArg {
             None => Err("there is no `=` between name and value".into()),
             Some(("", _)) => Err("there is no name before `=`".into()),
             Some((key, value)) => Ok(Self { key: key.into(), value: value.into() }),
+        }
+    }
+}
+
+/// How long to wait: a number of seconds, or of the unit that follows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WaitArg(pub Duration);
+
+impl FromStr for WaitArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (number, unit) = match text.char_indices().last() {
+            Some((at, 's')) => (&text[..at], 1),
+            Some((at, 'm')) => (&text[..at], 60),
+            Some((at, 'h')) => (&text[..at], 3600),
+            _ => (text, 1),
+        };
+        match number.parse::<u32>() {
+            Ok(number) if number > 0 => Ok(Self(Duration::from_secs(u64::from(number) * unit))),
+            _ => Err("must be a number of seconds, or one with a unit: `90s`, `20m`, `1h`".into()),
         }
     }
 }
@@ -237,6 +259,16 @@ mod tests {
             ("=b", Err("there is no name before `=`")),
         ] {
             assert_eq!(text.parse(), expected.map_err(str::to_owned), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wait_is_a_number_with_or_without_a_unit() {
+        for (text, seconds) in [("90", 90), ("90s", 90), ("20m", 1200), ("1h", 3600)] {
+            assert_eq!(text.parse(), Ok(WaitArg(Duration::from_secs(seconds))), "{text}");
+        }
+        for text in ["", "0", "m", "1d", "-1", "1.5h", "1 m", "9999999999h"] {
+            assert!(text.parse::<WaitArg>().is_err(), "{text}");
         }
     }
 

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use super::blocking;
 use super::draft::{self, BaseBytes, Draft, Drafting};
+use super::lock::{Locking, assets};
 use super::login::Logins;
 use crate::aws;
 use crate::base::reference::BaseReference;
@@ -30,21 +31,36 @@ use crate::store::Store;
 pub async fn run(request: BuildRequest, session: &Session) -> Result<()> {
     let started = Instant::now();
     refuse_early(&request)?;
+    let locking = Locking::read(&request.lock).await?;
     let binaries = draft::binaries(&request, session).await?;
     let store = {
         let (root, session) = (request.store.clone(), session.clone());
         Arc::new(blocking(move || Store::open(&root, &session)).await?)
     };
     let logins = Logins::new(aws::Settings::default());
+    let base_bytes = BaseBytes::Stored;
     let drafting =
-        Drafting { request: &request, base_bytes: BaseBytes::Stored, logins: &logins, store: &store, session };
+        Drafting { request: &request, base_bytes, locking: &locking, logins: &logins, store: &store, session };
     let drafts = drafting.drafts(binaries).await?;
+    assets::fetch(&request, &drafts, &logins, &store, session).await?;
     let (drafts, layers) = make_layers(drafts, &request, &store, session).await?;
+    let (drafts, layers, found) = {
+        let (locking, session) = (Arc::clone(&locking), session.clone());
+        blocking(move || {
+            let images: Vec<_> = drafts.iter().zip(layers.iter().map(Vec::as_slice)).collect();
+            let found = locking.findings(&images, &session)?;
+            locking.check(&found, &session)?;
+            Ok((drafts, layers, found))
+        })
+        .await?
+    };
     for (draft, layers) in drafts.into_iter().zip(layers) {
         let (store, session) = (Arc::clone(&store), session.clone());
         let created = request.source_date_epoch;
         blocking(move || finish(&draft, layers, created, &store, &session)).await?;
     }
+    let (saving, telling) = (Arc::clone(&store), session.clone());
+    blocking(move || locking.save(&found, &saving, &telling)).await?;
     let pruning = Arc::clone(&store);
     // Blobs that stay cost space, not correctness; a damaged index must not turn a finished build into a failed one.
     if let Err(problem) = blocking(move || pruning.prune(|| layout::reachable(&pruning))).await {

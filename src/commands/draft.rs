@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::blocking;
+use super::lock::assets::{Assets, Locked};
+use super::lock::{Locking, base_key, describe_base};
 use super::login::Logins;
 use crate::base::{self, Base, BaseRequest};
 use crate::cargo;
@@ -21,10 +23,11 @@ use crate::layer::elf::ElfFacts;
 use crate::layer::entries::{Content, Entry, Source, Stat};
 use crate::layer::facts::LayerFacts;
 use crate::layer::plan::{self, LayerSpec, Pack};
-use crate::layer::tree::Tree;
-use crate::layer::walk::{self, Asset};
-use crate::layer::{Layer, Origin, Pipeline, tarball};
-use crate::oci::Descriptor;
+use crate::layer::tree::{Tree, is_lambdas_own};
+use crate::layer::walk::Asset;
+use crate::layer::{Layer, Origin, Pipeline};
+use crate::lock::{BaseKey, LockedBase};
+use crate::oci::{Descriptor, Digest};
 use crate::platform::Architecture;
 use crate::problem::{IoContext as _, Problem, Result};
 use crate::store::{Kind, Store};
@@ -68,8 +71,12 @@ pub(super) struct Draft {
     pub request: ImageRequest,
     pub base: Base,
     pub base_layers: Vec<Layer>,
+    /// The base as it is to be locked; only a registry's is.
+    pub locked_base: Option<(BaseKey, LockedBase)>,
     pub specs: Vec<LayerSpec>,
-    architecture: Architecture,
+    pub architecture: Architecture,
+    /// How each of `specs` stands to the lock.
+    pub locked: Vec<Locked>,
     placement: Placement,
 }
 
@@ -86,6 +93,7 @@ pub(super) enum BaseBytes {
 pub(super) struct Drafting<'a> {
     pub request: &'a BuildRequest,
     pub base_bytes: BaseBytes,
+    pub locking: &'a Arc<Locking>,
     pub logins: &'a Logins,
     pub store: &'a Arc<Store>,
     pub session: &'a Session,
@@ -115,29 +123,14 @@ async fn draft(
     drafting: &Drafting<'_>,
     bases: &mut HashMap<BaseRequest, Base>,
 ) -> Result<Draft> {
-    let Drafting { request, base_bytes, logins, store, session } = *drafting;
-    let mut packs = {
-        let (image, store) = (image.clone(), request.store.clone());
-        blocking(move || asset_packs(&image, &store)).await?
+    let Drafting { request, locking, store, session, .. } = *drafting;
+    let mut assets = {
+        let (image, store, locking) = (image.clone(), request.store.clone(), Arc::clone(locking));
+        blocking(move || locking.assets(&image, &store)).await?
     };
     let of_binary = binary.as_ref().and_then(|binary| binary.elf.architecture);
     let architecture = image.architecture.or(of_binary).unwrap_or(Architecture::Amd64);
-    let wanted = BaseRequest {
-        reference: image.base.clone(),
-        directory: image.base_directory.clone(),
-        architecture,
-        offline: request.offline,
-        no_cache: request.no_cache,
-    };
-    // Binaries of a workspace share their base.
-    let base = match bases.get(&wanted) {
-        Some(base) => base.clone(),
-        None => base::resolve(&wanted, &|registry| logins.of(registry), store, session).await?,
-    };
-    let (shown, platform) = (&base.shown, architecture.platform());
-    let ImageRequest { package, bin, .. } = image;
-    session.emit(&Event::BaseResolved { package, bin, reference: shown, digest: base.digest, platform: &platform });
-    bases.insert(wanted, base.clone());
+    let base = resolve(image, architecture, drafting, bases).await?;
     if let Some(Binary { path, elf }) = &binary {
         binary::architecture(path, elf, image.architecture, Some((&base.shown, base.architecture)))?;
     }
@@ -150,41 +143,119 @@ async fn draft(
     };
     let placement = placement::place(&base.config, &start, session)?;
     if let (Some(binary), Some(place)) = (&binary, &placement.binary_path) {
-        packs.push(binary_pack(image, &binary.path, place)?);
+        assets.packs.push(binary_pack(image, &binary.path, place)?);
     }
     let pipeline = Arc::new(Pipeline::new(request.threads, image.compression_level));
-    let base_layers = match base_bytes {
-        BaseBytes::Stored => base::pull(&base, store, &pipeline, session).await?,
-        BaseBytes::Left => base::look(&base, store, &pipeline, session).await?,
-    };
-    let (store, image, shown) = (Arc::clone(store), image.clone(), base.shown.clone());
-    let (specs, base_layers) = blocking(move || {
-        let facts = facts(&base_layers, &store)?;
+    let ground = ground(image, &base, &assets, &pipeline, drafting).await?;
+    let (store, image) = (Arc::clone(store), image.clone());
+    let (locking, session) = (Arc::clone(locking), session.clone());
+    blocking(move || {
+        let Ground { layers: base_layers, locked: locked_base, tree } = ground;
         if let Some(Binary { path, elf }) = &binary {
-            binary::libc(path, elf, &shown, libc(&facts))?;
+            let libc = match locked_base.glibc.as_deref() {
+                _ if base_layers.is_empty() => Libc::Nothing,
+                Some(version) => Libc::Glibc(version),
+                None => Libc::NoGlibc,
+            };
+            binary::libc(path, elf, &base.shown, libc)?;
         }
-        let specs = plan::plan(packs, &Tree::merge(&facts), base_layers.len())?;
-        let ours = specs.iter().map(size_of);
-        let sizes: Vec<_> = facts.iter().map(|facts| LayerSize::of("base", facts)).chain(ours).collect();
-        limits::total(&sizes)?;
-        Ok((specs, base_layers))
+        let packs = std::mem::take(&mut assets.packs);
+        let specs = plan::plan(packs, &tree, base_layers.len())?;
+        let (specs, locked) = locking.settle(specs, &assets, image.compression_level, &session)?;
+        refuse_too_large(&base_layers, &specs, &store)?;
+        let locked_base = base_key(&image.base, &image.base_directory, architecture).map(|key| (key, locked_base));
+        let draft = Draft { request: image, base, base_layers, locked_base, specs, locked, architecture, placement };
+        locking.teach(&draft, &pipeline, &store)?;
+        Ok(draft)
     })
-    .await?;
-    Ok(Draft { request: image, base, base_layers, architecture, placement, specs })
+    .await
 }
 
-/// The C library of a base whose layers were looked through.
-fn libc(layers: &[LayerFacts]) -> Libc<'_> {
-    if layers.is_empty() {
-        return Libc::Nothing;
+/// The base of an image, which binaries of a workspace share: the locked one, if it is locked.
+async fn resolve(
+    image: &ImageRequest,
+    architecture: Architecture,
+    drafting: &Drafting<'_>,
+    bases: &mut HashMap<BaseRequest, Base>,
+) -> Result<Base> {
+    let Drafting { request, locking, logins, store, session, .. } = *drafting;
+    let wanted = BaseRequest {
+        reference: image.base.clone(),
+        directory: image.base_directory.clone(),
+        architecture,
+        pinned: locking.base(image, architecture).map(|base| base.digest),
+        offline: request.offline,
+        no_cache: request.no_cache,
+    };
+    let base = match bases.get(&wanted) {
+        Some(base) => base.clone(),
+        None => base::resolve(&wanted, &|registry| logins.of(registry), store, session).await?,
+    };
+    let (shown, platform) = (&base.shown, architecture.platform());
+    let ImageRequest { package, bin, .. } = image;
+    session.emit(&Event::BaseResolved { package, bin, reference: shown, digest: base.digest, platform: &platform });
+    bases.insert(wanted, base.clone());
+    Ok(base)
+}
+
+/// What an image stands on.
+struct Ground {
+    layers: Vec<Layer>,
+    locked: LockedBase,
+    tree: Tree,
+}
+
+/// The base's layers and what has to be known of them. Where they stay where they are and the lock tells all there is to
+/// know for what goes on top, nothing of them is read.
+async fn ground(
+    image: &ImageRequest,
+    base: &Base,
+    assets: &Assets,
+    pipeline: &Arc<Pipeline>,
+    drafting: &Drafting<'_>,
+) -> Result<Ground> {
+    let Drafting { request, base_bytes, locking, store, session, .. } = *drafting;
+    let locked = locking.base(image, base.architecture).filter(|locked| Some(locked.digest) == base.digest);
+    if let (Some(locked), BaseBytes::Left, false) = (locked, base_bytes, request.no_cache)
+        && locked.usual
+        && assets.packs.iter().flat_map(|pack| &pack.entries).all(|entry| is_lambdas_own(&entry.path))
+        && let Some(layers) = base.layers_of_sizes(&locked.uncompressed_sizes, store)
+    {
+        return Ok(Ground { layers, locked: locked.clone(), tree: Tree::default() });
     }
-    layers.iter().rev().find_map(|layer| layer.glibc.as_deref()).map_or(Libc::NoGlibc, Libc::Glibc)
+    let layers = match base_bytes {
+        BaseBytes::Stored => base::pull(base, store, pipeline, session).await?,
+        BaseBytes::Left => base::look(base, store, pipeline, session).await?,
+    };
+    let (store, digest) = (Arc::clone(store), base.digest);
+    blocking(move || {
+        let facts = facts(&layers, &store)?;
+        let tree = Tree::merge(&facts);
+        // Only a base with a digest is locked.
+        let locked = describe_base(digest.unwrap_or_else(|| Digest::of(b"")), &facts, &tree);
+        Ok(Ground { layers, locked, tree })
+    })
+    .await
+}
+
+/// Refuses what is over Lambda's limit. Only then the records are asked for the base's largest files.
+fn refuse_too_large(base_layers: &[Layer], specs: &[LayerSpec], store: &Store) -> Result<()> {
+    let sizes = |with_files: bool| -> Vec<_> {
+        let of_base = |layer: &Layer| {
+            let key = layer.diff_id.to_string();
+            let facts = if with_files { store.records().get::<LayerFacts>(Kind::Facts, &key) } else { None };
+            let facts = facts.unwrap_or_default();
+            LayerSize { uncompressed_size: layer.uncompressed_size, ..LayerSize::of("base", &facts) }
+        };
+        base_layers.iter().map(of_base).chain(specs.iter().map(size_of)).collect()
+    };
+    if limits::total(&sizes(false)).is_ok() { Ok(()) } else { limits::total(&sizes(true)) }
 }
 
 /// The size of a layer to be made, known from its headers.
 fn size_of(spec: &LayerSpec) -> LayerSize {
     let facts = LayerFacts {
-        uncompressed_size: tarball::size(&spec.entries),
+        uncompressed_size: spec.tar_size(),
         entries: spec.entries.iter().map(Entry::facts).collect(),
         ..LayerFacts::default()
     };
@@ -193,7 +264,7 @@ fn size_of(spec: &LayerSpec) -> LayerSize {
 
 /// What the records know of the base's layers; pulling them made sure that they do. Checks of an empty base would find
 /// nothing, so a record that was lost meanwhile is a failure.
-fn facts(layers: &[Layer], store: &Store) -> Result<Vec<LayerFacts>> {
+pub(super) fn facts(layers: &[Layer], store: &Store) -> Result<Vec<LayerFacts>> {
     let lost = |layer: &Layer| {
         let what = format!("the records of base layer {} were lost during the build", layer.descriptor.digest);
         Problem::failed(what).help("build again")
@@ -205,21 +276,8 @@ fn facts(layers: &[Layer], store: &Store) -> Result<Vec<LayerFacts>> {
     layers.iter().map(known).collect()
 }
 
-/// The assets' entries in their order.
-fn asset_packs(image: &ImageRequest, store: &Path) -> Result<Vec<Pack>> {
-    let mut packs = Vec::new();
-    for asset in &image.assets {
-        let mut asset = asset.clone();
-        asset.allow_secrets.extend_from_slice(&image.allow_secrets);
-        let entries = walk::walk(&asset)?;
-        refuse_own_store(&asset, &entries, store)?;
-        packs.push(Pack { name: asset.name, origin: Origin::Asset, entries });
-    }
-    Ok(packs)
-}
-
 /// An image that holds its own layout would change, and double, with every build.
-fn refuse_own_store(asset: &Asset, entries: &[Entry], store: &Path) -> Result<()> {
+pub(super) fn refuse_own_store(asset: &Asset, entries: &[Entry], store: &Path) -> Result<()> {
     let Ok(store) = store.canonicalize() else { return Ok(()) };
     let is_ours = |path: &Path| {
         let above = path.ancestors().find(|above| above.file_name() == store.file_name());

@@ -5,9 +5,13 @@
 pub mod build;
 mod draft;
 pub mod init;
+mod lock;
 mod login;
+pub mod outdated;
 pub mod pages;
+pub mod policy;
 pub mod push;
+pub mod update;
 
 use crate::problem::{Problem, Result};
 

@@ -136,6 +136,7 @@ mod tests {
         Selected {
             package: package.into(),
             version: None,
+            cargo_lambda: Default::default(),
             package_id: Some(format!("id#{package}")),
             bin: bin.into(),
             source: BinarySource::Cargo,

@@ -4,6 +4,7 @@
 
 use crate::aws;
 use crate::cli::{DestinationArgs, check};
+use crate::deploy::Asked;
 use crate::problem::{Problem, Result};
 
 use super::table::Table;
@@ -23,6 +24,8 @@ pub struct Destination {
     pub insecure: bool,
     /// What was said about AWS.
     pub aws: aws::Settings,
+    /// The functions that are to run it.
+    pub functions: Vec<Asked>,
 }
 
 /// A repository as it was named.
@@ -41,7 +44,7 @@ pub enum Repository {
 
 impl Repository {
     /// A repository is ECR's unless its first part looks like a host (design: "Names").
-    fn of(text: &str) -> Self {
+    pub(super) fn of(text: &str) -> Self {
         match text.split_once('/') {
             Some((host, path)) if host.contains(['.', ':']) || host == "localhost" => {
                 Self::At { host: host.to_owned(), path: path.to_owned() }
@@ -93,6 +96,11 @@ impl DestinationSettings {
             aws_profile: table.aws_profile.clone(),
             endpoint_url: table.endpoint_url.clone(),
         }
+    }
+
+    /// Whether a repository is named.
+    pub(super) fn names_repository(&self) -> bool {
+        self.repository.is_some()
     }
 
     fn of_flags(flags: &DestinationArgs) -> Self {
@@ -158,6 +166,7 @@ impl DestinationSettings {
                 profile: settings.aws_profile,
                 endpoint_url: settings.endpoint_url,
             },
+            functions: Vec::new(),
         })
     }
 }

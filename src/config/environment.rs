@@ -11,7 +11,9 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Args, Command, FromArgMatches};
 
-use crate::cli::{BuildArgs, CompileArgs, DestinationArgs, ImageArgs, ManifestArgs, PushArgs, SelectionArgs, TalkArgs};
+use crate::cli::{
+    BuildArgs, CompileArgs, DestinationArgs, FunctionArgs, ImageArgs, ManifestArgs, PushArgs, SelectionArgs, TalkArgs,
+};
 use crate::event::Session;
 use crate::problem::{IoContext, Problem, Result};
 
@@ -20,9 +22,8 @@ use super::suggest;
 /// What every variable that stands for a flag begins with.
 const PREFIX: &str = "CARGO_LAMBDA_IMAGE_";
 
-/// Variables of later commands, which may well be set while these run.
-const LATER: [&str; 9] =
-    ["FUNCTION", "NO_FUNCTION", "CREATE_FUNCTION", "ROLE", "MEMORY", "TIMEOUT", "PUBLISH", "ALIAS", "LOG"];
+/// A variable that stands for no flag.
+const LATER: [&str; 1] = ["LOG"];
 
 /// Everything the process was started with besides its arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,7 +99,13 @@ pub(super) fn push_over_environment(
     Ok(PushArgs {
         build: merge(typed.build.clone(), build),
         destination: merge_destination(typed.destination.clone(), asked.destination),
+        functions: merge_functions(typed.functions.clone(), asked.functions),
     })
+}
+
+/// What the environment asks of `push` about where images go.
+pub(super) fn destination_of_environment(environment: &Environment) -> Result<DestinationArgs> {
+    Ok(asked::<PushArgs>(environment)?.destination)
 }
 
 fn command<A: Args>() -> Command {
@@ -271,6 +278,7 @@ fn merge_image(typed: ImageArgs, asked: ImageArgs) -> ImageArgs {
         compression_level,
         format,
         allow_secrets,
+        assets_from_lock,
         output,
         no_cache,
     } = asked;
@@ -287,6 +295,7 @@ fn merge_image(typed: ImageArgs, asked: ImageArgs) -> ImageArgs {
         compression_level: typed.compression_level.or(compression_level),
         format: typed.format.or(format),
         allow_secrets: first(typed.allow_secrets, allow_secrets),
+        assets_from_lock: typed.assets_from_lock || assets_from_lock,
         output: typed.output.or(output),
         no_cache: typed.no_cache || no_cache,
     }
@@ -338,6 +347,23 @@ fn merge_destination(typed: DestinationArgs, asked: DestinationArgs) -> Destinat
         region: typed.region.or(region),
         aws_profile: typed.aws_profile.or(aws_profile),
         endpoint_url: typed.endpoint_url.or(endpoint_url),
+    }
+}
+
+fn merge_functions(typed: FunctionArgs, asked: FunctionArgs) -> FunctionArgs {
+    let FunctionArgs { function, no_function, create_function, role, memory, timeout, publish, alias, wait } = asked;
+    let names_some = !typed.function.is_empty() || typed.create_function || typed.publish || typed.alias.is_some();
+    let unless_none = |set: bool| set && !typed.no_function;
+    FunctionArgs {
+        create_function: typed.create_function || unless_none(create_function),
+        publish: typed.publish || unless_none(publish),
+        alias: typed.alias.or(if typed.no_function { None } else { alias }),
+        function: if typed.no_function { Vec::new() } else { first(typed.function, function) },
+        no_function: typed.no_function || (no_function && !names_some),
+        role: typed.role.or(role),
+        memory: typed.memory.or(memory),
+        timeout: typed.timeout.or(timeout),
+        wait: typed.wait.or(wait),
     }
 }
 

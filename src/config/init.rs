@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::cargo::{self, MetadataRequest};
-use crate::cli::{InitArgs, SelectionArgs, check};
+use crate::cli::{InitArgs, ManifestArgs, SelectionArgs, check};
 use crate::init::cargo_lambda::Known;
 use crate::init::{InitRequest, Table};
 use crate::problem::{Problem, Result};
@@ -19,12 +19,12 @@ use super::select;
 /// # Errors
 /// Cargo's, when it cannot read the project; no such package, or several; a table that is there already.
 pub fn init_request(typed: &InitArgs, environment: &Environment) -> Result<InitRequest> {
-    let request =
-        if typed.manifest_path.is_some() || has_manifest(typed.manifest_path.as_deref(), &environment.directory) {
-            of_package(typed, environment)?
-        } else {
-            without_cargo(typed, environment)?
-        };
+    let manifest = ManifestArgs { manifest_path: typed.manifest_path.clone(), ..ManifestArgs::default() };
+    let request = if has_manifest(&manifest, &environment.directory) {
+        of_package(typed, environment)?
+    } else {
+        without_cargo(typed, environment)?
+    };
     if request.table.is_none() && request.workflow.is_none() {
         return Err(Problem::usage(format!("`{}` has settings of cargo lambda-image already", request.name))
             .help("edit them where they are; `cargo lambda-image build --help` names the keys' flags"));

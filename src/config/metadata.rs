@@ -191,6 +191,12 @@ fn check_table(table: &Table, within: &str, place: Place<'_>) -> Result<()> {
     ] {
         word(key, value, check::word)?;
     }
+    for (key, value, range) in [("memory", table.memory, 128..=10_240), ("timeout", table.timeout, 1..=900)] {
+        if let Some(value) = value.filter(|value| !range.contains(value)) {
+            let (least, most) = range.into_inner();
+            checked(key, Err(format!("{value} is not between {least} and {most}")))?;
+        }
+    }
     if let Some(level) = table.compression_level {
         checked("compression-level", check::compression_level(level))?;
     }

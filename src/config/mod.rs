@@ -2,13 +2,16 @@
 //!
 //! Contradictions are refused here, so that nothing below has to wonder whether the user set a thing.
 
+mod cargo_lambda;
 mod compile;
 mod destination;
 mod environment;
+mod functions;
 mod init;
 mod metadata;
 mod project;
 mod push;
+mod renew;
 mod select;
 mod settings;
 mod table;
@@ -18,7 +21,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::cli::values::{JobsArg, OutputArg, OutputKind};
-use crate::cli::{BuildArgs, check};
+use crate::cli::{BuildArgs, ImageArgs, check};
 use crate::event::Session;
 use crate::platform::Architecture;
 use crate::problem::{Problem, Result};
@@ -29,6 +32,7 @@ pub use destination::{Destination, Repository};
 pub use environment::Environment;
 pub use init::init_request;
 pub use push::{ExistingRequest, PushRequest, PushSource, push_request};
+pub use renew::{OutdatedRequest, Renewed, UpdateRequest, outdated_request, update_request};
 pub use talk::{Color, Progress, TalkRequest, Verbosity, help_color, talk_request};
 
 /// What `build` is asked to do: one image for each binary.
@@ -40,6 +44,10 @@ pub struct BuildRequest {
     pub images: Vec<ImageRequest>,
     /// How to run cargo; absent when no image is compiled.
     pub compile: Option<CompileRequest>,
+    /// What becomes of the lock.
+    pub lock: LockRequest,
+    /// Where each image's blobs may be, in their order, if assets that are not here are to come from there.
+    pub blobs: Vec<Option<Destination>>,
     /// No network for base images.
     pub offline: bool,
     /// Look at no record and no stored layer.
@@ -48,6 +56,19 @@ pub struct BuildRequest {
     pub threads: usize,
     /// Seconds since 1970 for `created`, from `SOURCE_DATE_EPOCH`.
     pub source_date_epoch: Option<u64>,
+}
+
+/// The lock, and what may become of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockRequest {
+    /// The file.
+    pub path: PathBuf,
+    /// It must stay as it is.
+    pub locked: bool,
+    /// The images are all there are, so that entries of others are nobody's.
+    pub complete: bool,
+    /// Assets that are not here are taken from it.
+    pub assets_from_lock: bool,
 }
 
 /// One image.
@@ -128,7 +149,8 @@ const LAST_EPOCH: u64 = 253_402_300_799;
 pub fn build_request(typed: &BuildArgs, environment: &Environment, session: &Session) -> Result<BuildRequest> {
     let args = environment::over_environment(typed, environment, session)?;
     let project = project::find(&args, environment, session)?;
-    settle(project, &args, environment)
+    let blobs = push::sources(&project.selected, &args, environment)?;
+    Ok(BuildRequest { blobs, ..settle(project, &args, environment)? })
 }
 
 fn settle(project: project::Project, args: &BuildArgs, environment: &Environment) -> Result<BuildRequest> {
@@ -136,15 +158,30 @@ fn settle(project: project::Project, args: &BuildArgs, environment: &Environment
     let compiles = project.selected.iter().any(|selected| selected.source == BinarySource::Cargo);
     let compile = if compiles { Some(compile::request(args, &project.selected, environment)?) } else { None };
     let store = project.target_directory.join("lambda-image");
+    let lock = lock_request(&project, args);
     Ok(BuildRequest {
         images: images(project.selected, args, &store, &environment.directory)?,
         store,
         compile,
+        lock,
+        blobs: Vec::new(),
         offline: args.manifest.offline || args.manifest.frozen,
         no_cache: args.image.no_cache,
         threads: threads(args.compile.jobs, environment.parallelism),
         source_date_epoch,
     })
+}
+
+fn lock_request(project: &project::Project, args: &BuildArgs) -> LockRequest {
+    let ImageArgs { base, no_assets, compression_level, assets_from_lock, .. } = &args.image;
+    // What such flags replace is not gone from the project.
+    let replaces = base.is_some() || *no_assets || compression_level.is_some();
+    LockRequest {
+        path: project.root.join(crate::lock::FILE_NAME),
+        locked: args.manifest.locked || args.manifest.frozen,
+        complete: project.complete && !replaces,
+        assets_from_lock: *assets_from_lock,
+    }
 }
 
 fn images(

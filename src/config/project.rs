@@ -14,6 +14,7 @@ use crate::event::Session;
 use crate::problem::{Exit, IoContext, Problem, Result};
 
 use super::BinarySource;
+use super::cargo_lambda::CargoLambda;
 use super::environment::Environment;
 use super::metadata::{self, Place};
 use super::select;
@@ -27,10 +28,23 @@ pub(super) const OWN_FILE: &str = "lambda-image.toml";
 /// A project and what is to be made of it.
 #[derive(Debug)]
 pub(super) struct Project {
+    /// The workspace's root, or the working directory without Cargo.
+    pub root: PathBuf,
     /// Where everything generated goes, absolute.
     pub target_directory: PathBuf,
     /// One for each image, in the order of package then binary.
     pub selected: Vec<Selected>,
+    /// Whether these are all images that the project's tables tell of.
+    pub complete: bool,
+}
+
+/// Where a project's files are.
+#[derive(Debug)]
+pub(super) struct Location {
+    /// As of [`Project`].
+    pub root: PathBuf,
+    /// As of [`Project`].
+    pub target_directory: PathBuf,
 }
 
 /// What becomes an image.
@@ -48,6 +62,8 @@ pub(super) struct Selected {
     pub source: BinarySource,
     /// The tables that apply, merged.
     pub settings: Settings,
+    /// What another tool's table says of the function.
+    pub cargo_lambda: CargoLambda,
 }
 
 /// Finds the project that `args` mean.
@@ -56,7 +72,7 @@ pub(super) struct Selected {
 /// Cargo's, when it cannot read the project; a selection that selects nothing or what is not there.
 pub(super) fn find(args: &BuildArgs, environment: &Environment, session: &Session) -> Result<Project> {
     let nothing_compiled = args.selection.no_binary || args.selection.binary_path.is_some();
-    if !has_manifest(args.manifest.manifest_path.as_deref(), &environment.directory) {
+    if !has_manifest(&args.manifest, &environment.directory) {
         if nothing_compiled {
             return without_cargo(args, environment, session);
         }
@@ -67,11 +83,7 @@ pub(super) fn find(args: &BuildArgs, environment: &Environment, session: &Sessio
         )
         .help("outside of a Cargo project, say what to pack with `--no-binary` or `--binary-path FILE`"));
     }
-    let metadata = cargo::metadata(&MetadataRequest {
-        cargo: cargo_path(environment),
-        arguments: metadata_arguments(&args.manifest),
-        directory: environment.directory.clone(),
-    })?;
+    let metadata = read_metadata(&args.manifest, environment)?;
     let root = metadata.workspace_root.as_std_path();
     for directory in [root, &environment.directory] {
         if directory.join(OWN_FILE).is_file() && directory.join("Cargo.toml").is_file() {
@@ -82,10 +94,7 @@ pub(super) fn find(args: &BuildArgs, environment: &Environment, session: &Sessio
             break;
         }
     }
-    let target_directory = match &args.compile.target_dir {
-        Some(directory) => environment.directory.join(directory),
-        None => metadata.target_directory.clone().into_std_path_buf(),
-    };
+    let Location { root, target_directory } = location_of(&metadata, args.compile.target_dir.as_deref(), environment);
     let selected = if args.selection.no_binary {
         vec![assets_only(&metadata, args, session)?]
     } else if let Some(file) = &args.selection.binary_path {
@@ -93,24 +102,49 @@ pub(super) fn find(args: &BuildArgs, environment: &Environment, session: &Sessio
     } else {
         compiled(&metadata, args, session)?
     };
-    Ok(Project { target_directory, selected })
+    let binaries: usize = metadata.workspace_packages().iter().map(|package| select::bins_of(package).count()).sum();
+    let complete = !nothing_compiled && selected.len() == binaries;
+    Ok(Project { root, target_directory, selected, complete })
+}
+
+/// Where the project's files are, whatever is to be made of it.
+///
+/// # Errors
+/// Cargo's, when it cannot read the project.
+pub(super) fn locate(manifest: &ManifestArgs, target: Option<&Path>, environment: &Environment) -> Result<Location> {
+    let directory = &environment.directory;
+    if has_manifest(manifest, directory) {
+        return Ok(location_of(&read_metadata(manifest, environment)?, target, environment));
+    }
+    let target_directory = directory.join(target.unwrap_or_else(|| Path::new("target")));
+    Ok(Location { root: directory.clone(), target_directory })
+}
+
+fn read_metadata(manifest: &ManifestArgs, environment: &Environment) -> Result<Metadata> {
+    cargo::metadata(&MetadataRequest {
+        cargo: cargo_path(environment),
+        arguments: metadata_arguments(manifest),
+        directory: environment.directory.clone(),
+    })
+}
+
+fn location_of(metadata: &Metadata, target: Option<&Path>, environment: &Environment) -> Location {
+    let target_directory = match target {
+        Some(directory) => environment.directory.join(directory),
+        None => metadata.target_directory.clone().into_std_path_buf(),
+    };
+    Location { root: metadata.workspace_root.clone().into_std_path_buf(), target_directory }
 }
 
 /// Where everything generated goes, whatever is selected.
 pub(super) fn target_directory(args: &BuildArgs, environment: &Environment) -> PathBuf {
-    if let Some(directory) = &args.compile.target_dir {
-        return environment.directory.join(directory);
+    let target = args.compile.target_dir.as_deref();
+    let target_directory = || environment.directory.join(target.unwrap_or_else(|| Path::new("target")));
+    if target.is_some() {
+        return target_directory();
     }
-    let request = MetadataRequest {
-        cargo: cargo_path(environment),
-        arguments: metadata_arguments(&args.manifest),
-        directory: environment.directory.clone(),
-    };
     // A project that cannot be read is nobody's concern where nothing of it is needed.
-    let found = has_manifest(args.manifest.manifest_path.as_deref(), &environment.directory)
-        .then(|| cargo::metadata(&request).ok())
-        .flatten();
-    found.map_or_else(|| environment.directory.join("target"), |metadata| metadata.target_directory.into())
+    locate(&args.manifest, target, environment).map_or_else(|_| target_directory(), |found| found.target_directory)
 }
 
 /// `$CARGO`, which cargo sets to itself, or `cargo`.
@@ -120,10 +154,10 @@ pub(super) fn cargo_path(environment: &Environment) -> PathBuf {
 
 /// Whether cargo would find a manifest. A configuration of our own in the working directory says that the project is
 /// there, even below somebody's Cargo workspace.
-pub(super) fn has_manifest(manifest_path: Option<&Path>, directory: &Path) -> bool {
+pub(super) fn has_manifest(manifest: &ManifestArgs, directory: &Path) -> bool {
     let is_cargos = |directory: &Path| directory.join("Cargo.toml").is_file();
     let is_ours = directory.join(OWN_FILE).is_file() && !is_cargos(directory);
-    manifest_path.is_some() || (!is_ours && directory.ancestors().any(is_cargos))
+    manifest.manifest_path.is_some() || (!is_ours && directory.ancestors().any(is_cargos))
 }
 
 fn metadata_arguments(manifest: &ManifestArgs) -> Vec<OsString> {
@@ -153,6 +187,8 @@ fn without_cargo(args: &BuildArgs, environment: &Environment, session: &Session)
             .help("leave out `--package` and `--workspace`, or pass `--manifest-path`"));
     }
     let file = directory.join(OWN_FILE);
+    // Where flags alone say what there is, another call may say something else.
+    let complete = file.is_file();
     let table = match fs::read_to_string(&file) {
         Ok(text) => metadata::read_toml(&text, &file, session)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Table::default(),
@@ -176,6 +212,8 @@ fn without_cargo(args: &BuildArgs, environment: &Environment, session: &Session)
     let source = binary_path.as_ref().map_or(BinarySource::None, |file| BinarySource::File(directory.join(file)));
     let settings = of_bin(&table, &of_table, directory).over(Settings::of_table(&table, directory));
     Ok(Project {
+        root: directory.clone(),
+        complete,
         target_directory: directory.join(args.compile.target_dir.as_deref().unwrap_or_else(|| Path::new("target"))),
         selected: vec![Selected {
             package: project.clone(),
@@ -184,6 +222,7 @@ fn without_cargo(args: &BuildArgs, environment: &Environment, session: &Session)
             bin: project,
             source,
             settings,
+            cargo_lambda: CargoLambda::default(),
         }],
     })
 }
@@ -231,6 +270,7 @@ fn selected(package: &Package, bin: String, source: BinarySource, settings: Sett
         package: package.name.to_string(),
         package_id: Some(package.id.repr.clone()),
         version: Some(package.version.to_string()),
+        cargo_lambda: CargoLambda::read(&package.metadata, &bin),
         bin,
         source,
         settings,

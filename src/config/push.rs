@@ -1,6 +1,7 @@
 //! Settles what `push` is asked to do: what `build` makes, or an image that is there, and where each goes.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::cli::{BuildArgs, DestinationArgs, PushArgs, check};
 use crate::event::{Event, Session};
@@ -8,8 +9,10 @@ use crate::layer::gzip::DEFAULT_LEVEL;
 use crate::platform::Architecture;
 use crate::problem::{Problem, Result};
 
-use super::destination::{Names, refuse_collisions};
-use super::environment::{Environment, push_over_environment};
+use super::cargo_lambda::CargoLambda;
+use super::destination::{DestinationSettings, Names, refuse_collisions};
+use super::environment::{Environment, destination_of_environment, push_over_environment};
+use super::functions::{FunctionSettings, refuse_idle_flags, refuse_shared};
 use super::project::{self, Selected};
 use super::{BuildRequest, Destination, compile, settle, threads};
 
@@ -22,6 +25,8 @@ pub struct PushRequest {
     pub destinations: Vec<Destination>,
     /// Only say what would be done.
     pub dry_run: bool,
+    /// How long to wait for each function; by the size of its image if absent.
+    pub wait: Option<Duration>,
 }
 
 /// What is pushed.
@@ -69,25 +74,65 @@ pub fn push_request(typed: &PushArgs, environment: &Environment, session: &Sessi
     }
     let args = push_over_environment(typed, environment, session)?;
     let dry_run = args.destination.dry_run;
+    let wait = args.functions.wait.map(|wait| wait.0);
     if let Some(reference) = args.destination.image.clone() {
         let (existing, destination) = existing(reference, args, environment, session)?;
-        return Ok(PushRequest { source: PushSource::Existing(existing), destinations: vec![destination], dry_run });
+        return Ok(PushRequest {
+            source: PushSource::Existing(existing),
+            destinations: vec![destination],
+            dry_run,
+            wait,
+        });
     }
     let project = project::find(&args.build, environment, session)?;
-    let destinations = destinations(&project.selected, &args.build, &args.destination)?;
+    let destinations = destinations(&project.selected, &args, session)?;
     let build = settle(project, &args.build, environment)?;
-    Ok(PushRequest { source: PushSource::Built(build), destinations, dry_run })
+    Ok(PushRequest { source: PushSource::Built(build), destinations, dry_run, wait })
 }
 
-fn destinations(selected: &[Selected], build: &BuildArgs, flags: &DestinationArgs) -> Result<Vec<Destination>> {
-    let mut settled = Vec::new();
+fn destinations(selected: &[Selected], args: &PushArgs, session: &Session) -> Result<Vec<Destination>> {
+    let PushArgs { build, destination: flags, functions: function_flags } = args;
+    let (mut settled, mut functions) = (Vec::new(), Vec::new());
     for selected in selected {
         let bin = build.selection.name.as_deref().unwrap_or(&selected.bin);
         let names = Names { bin, package: &selected.package, version: selected.version.as_deref() };
-        settled.push((bin.to_owned(), selected.settings.destination.clone().settle(flags, names)?));
+        let destination = selected.settings.destination.clone().settle(flags, names)?;
+        let asked = selected.settings.functions.clone();
+        let asked = asked.settle(function_flags, names, &destination.repository, &selected.cargo_lambda, session)?;
+        settled.push((bin.to_owned(), destination));
+        functions.push((bin.to_owned(), asked));
     }
     refuse_collisions(&settled)?;
-    Ok(settled.into_iter().map(|(_, destination)| destination).collect())
+    refuse_shared(&functions)?;
+    refuse_idle_flags(function_flags, functions.iter().any(|(_, asked)| !asked.is_empty()))?;
+    let all = settled.into_iter().zip(functions);
+    Ok(all.map(|((_, destination), (_, functions))| Destination { functions, ..destination }).collect())
+}
+
+/// Where the blobs of each image may be, for `build` to fetch those whose files are not here; nowhere where no repository
+/// is named.
+///
+/// # Errors
+/// A repository or tag that is none once its placeholders are filled in.
+pub(super) fn sources(
+    selected: &[Selected],
+    build: &BuildArgs,
+    environment: &Environment,
+) -> Result<Vec<Option<Destination>>> {
+    if !build.image.assets_from_lock {
+        return Ok(Vec::new());
+    }
+    let flags = DestinationArgs { tag: Vec::new(), no_digest_tag: false, ..destination_of_environment(environment)? };
+    let source = |selected: &Selected| {
+        let settings = selected.settings.destination.clone();
+        if flags.repository.is_none() && !settings.names_repository() {
+            return Ok(None);
+        }
+        let bin = build.selection.name.as_deref().unwrap_or(&selected.bin);
+        let names = Names { bin, package: &selected.package, version: selected.version.as_deref() };
+        settings.settle(&flags, names).map(Some)
+    };
+    selected.iter().map(source).collect()
 }
 
 /// An image that is there needs no project; where there is one, its tables count.
@@ -97,7 +142,7 @@ fn existing(
     environment: &Environment,
     session: &Session,
 ) -> Result<(ExistingRequest, Destination)> {
-    let PushArgs { mut build, destination: flags } = args;
+    let PushArgs { mut build, destination: flags, functions: function_flags } = args;
     let said = build.selection.name.clone().or_else(|| build.selection.bin.first().cloned());
     let bin = match said {
         Some(name) => name,
@@ -112,21 +157,28 @@ fn existing(
     let (store, destination, package) = match project::find(&build, environment, session) {
         Ok(found) => {
             let selected = found.selected.into_iter().next();
-            let (settings, package, version) = selected.map_or_else(Default::default, |selected| {
-                (selected.settings.destination, selected.package, selected.version)
+            let (settings, package, version, cargo_lambda) = selected.map_or_else(Default::default, |selected| {
+                (selected.settings, selected.package, selected.version, selected.cargo_lambda)
             });
             let names = Names { bin: &bin, package: &package, version: version.as_deref() };
-            (found.target_directory, settings.settle(&flags, names)?, package.clone())
+            let destination = settings.destination.settle(&flags, names)?;
+            let repository = &destination.repository;
+            let functions = settings.functions.settle(&function_flags, names, repository, &cargo_lambda, session)?;
+            (found.target_directory, Destination { functions, ..destination }, package.clone())
         }
         // Without its tables there is still what was typed.
         Err(problem) if flags.repository.is_some() => {
             session.emit(&Event::Detail { message: &format!("no configuration is read: {problem}") });
             let names = Names { bin: &bin, package: &bin, version: None };
-            let settled = super::destination::DestinationSettings::default().settle(&flags, names)?;
-            (project::target_directory(&build, environment), settled, bin.clone())
+            let destination = DestinationSettings::default().settle(&flags, names)?;
+            let (settings, other) = (FunctionSettings::default(), CargoLambda::default());
+            let functions = settings.settle(&function_flags, names, &destination.repository, &other, session)?;
+            let destination = Destination { functions, ..destination };
+            (project::target_directory(&build, environment), destination, bin.clone())
         }
         Err(problem) => return Err(problem),
     };
+    refuse_idle_flags(&function_flags, !destination.functions.is_empty())?;
     let request = ExistingRequest {
         reference,
         directory: environment.directory.clone(),

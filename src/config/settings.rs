@@ -11,6 +11,7 @@ use crate::layer::gzip::DEFAULT_LEVEL;
 use crate::platform::Architecture;
 
 use super::destination::DestinationSettings;
+use super::functions::FunctionSettings;
 use super::table::{AssetTable, FormatWord, Table, Words};
 use super::{Asset, BinarySource, Format, ImageRequest, Output};
 
@@ -34,6 +35,8 @@ pub(super) struct Settings {
     pub cargo_build: Option<String>,
     /// Where images go.
     pub destination: DestinationSettings,
+    /// Which functions run them.
+    pub functions: FunctionSettings,
 }
 
 impl Settings {
@@ -55,6 +58,7 @@ impl Settings {
             allow_secrets: table.allow_secrets.clone(),
             cargo_build: table.cargo_build.clone(),
             destination: DestinationSettings::of_table(table),
+            functions: FunctionSettings::of_table(table),
         }
     }
 
@@ -75,6 +79,7 @@ impl Settings {
             allow_secrets: self.allow_secrets.or(lower.allow_secrets),
             cargo_build: self.cargo_build.or(lower.cargo_build),
             destination: self.destination.over(lower.destination),
+            functions: self.functions.over(lower.functions),
         }
     }
 
@@ -109,6 +114,7 @@ impl Settings {
             allow_secrets: (!allow_secrets.is_empty()).then(|| allow_secrets.clone()),
             cargo_build: None,
             destination: DestinationSettings::default(),
+            functions: FunctionSettings::default(),
         };
         typed.over(self)
     }

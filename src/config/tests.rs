@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use clap::Parser;
 
 use super::*;
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, PushArgs};
 use crate::event::{Event, Reporter};
 use crate::problem::Exit;
 
@@ -91,6 +91,7 @@ fn every_flag_has_a_variable_that_means_the_same() {
         ("FORMAT", "docker", &["--format", "docker"]),
         ("ALLOW_SECRETS", "a\nb", &["--allow-secrets", "a", "--allow-secrets", "b"]),
         ("OUTPUT", "oci-dir:x", &["--output", "oci-dir:x"]),
+        ("ASSETS_FROM_LOCK", "true", &["--assets-from-lock"]),
         ("NO_CACHE", "true", &["--no-cache"]),
         ("MANIFEST_PATH", "m", &["--manifest-path", "m"]),
         ("LOCKED", "true", &["--locked"]),
@@ -110,6 +111,40 @@ fn every_flag_has_a_variable_that_means_the_same() {
     }
     let count = <BuildArgs as clap::Args>::augment_args(clap::Command::new("build")).get_arguments().count();
     assert_eq!(count, all.len(), "a flag is not in the table");
+}
+
+/// The flags of a `push` command line.
+fn typed_push(flags: &[&str]) -> PushArgs {
+    let line = ["cargo-lambda-image", "push"].iter().chain(flags);
+    let Command::Push(args) = Cli::try_parse_from(line).expect("the flags are right").command else {
+        panic!("`push` was typed");
+    };
+    *args
+}
+
+#[test]
+fn flags_about_functions_have_variables_that_they_outrank() {
+    for (flags, variables, expected) in [
+        (
+            &[][..],
+            &[("FUNCTION", "a\nb"), ("ALIAS", "live")][..],
+            &["--function", "a", "--function", "b", "--alias", "live"][..],
+        ),
+        (&[], &[("CREATE_FUNCTION", "true"), ("ROLE", "r")], &["--create-function", "--role", "r"]),
+        (&[], &[("MEMORY", "512"), ("TIMEOUT", "9")], &["--memory", "512", "--timeout", "9"]),
+        (&[], &[("PUBLISH", "true"), ("WAIT", "20m")], &["--publish", "--wait", "20m"]),
+        (&[], &[("NO_FUNCTION", "true")], &["--no-function"]),
+        (&["--function", "c"], &[("FUNCTION", "a\nb")], &["--function", "c"]),
+        (&["--function", "c"], &[("NO_FUNCTION", "true")], &["--function", "c"]),
+        (&["--no-function"], &[("FUNCTION", "a"), ("ALIAS", "live"), ("PUBLISH", "1")], &["--no-function"]),
+        (&["--wait", "5"], &[("WAIT", "20m")], &["--wait", "5s"]),
+    ] {
+        let named: Vec<_> =
+            variables.iter().map(|(name, value)| (format!("CARGO_LAMBDA_IMAGE_{name}"), *value)).collect();
+        let named: Vec<_> = named.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        let merged = environment::push_over_environment(&typed_push(flags), &environment(&named), &Session::silent());
+        assert_eq!(merged.expect("nothing contradicts"), typed_push(expected), "{flags:?} over {variables:?}");
+    }
 }
 
 #[test]

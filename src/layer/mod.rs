@@ -8,10 +8,13 @@
 //! Bytes depend on the entries' content, the level and the format version alone. The sink is anything that takes
 //! bytes: here a blob of the store.
 
+mod attributes;
 pub mod elf;
 pub mod entries;
 pub mod facts;
 pub mod gzip;
+mod learn;
+pub mod lfs;
 pub mod make;
 pub mod plan;
 mod probe;

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use super::Origin;
 use super::entries::{Content, Entry, ancestors};
 use super::facts::EntryKind;
+use super::tarball;
 use super::tree::Tree;
+use crate::oci::{DiffId, Digest};
 use crate::problem::{Problem, Result};
 
 /// Files of this many bytes or more are layers of their own.
@@ -31,7 +33,7 @@ pub struct Pack {
 }
 
 /// A layer to be made.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct LayerSpec {
     /// A name for people: the pack's, or the pack's and the file's.
     pub name: String,
@@ -39,9 +41,45 @@ pub struct LayerSpec {
     pub origin: Origin,
     /// Its entries with all their ancestors, sorted by path.
     pub entries: Vec<Entry>,
+    /// Which packs its entries are of, by their number: one, or several whose smallest layers share this one.
+    pub packs: Vec<usize>,
+    /// What it is, where its files are not here and somebody else found it out: then it cannot be made.
+    pub told: Option<Told>,
 }
 
+/// What a layer was when it was made, as the lock tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// The digest of the tar.
+    pub diff_id: DiffId,
+    /// The digest of the compressed bytes.
+    pub digest: Digest,
+    /// Compressed bytes.
+    pub size: u64,
+    /// Bytes of the tar.
+    pub uncompressed_size: u64,
+}
+
+impl PartialEq for LayerSpec {
+    /// Whether both make the same layer: the numbers of packs differ between images that share an asset.
+    fn eq(&self, other: &Self) -> bool {
+        let Self { name, origin, entries, packs: _, told } = self;
+        (name, origin, entries, told) == (&other.name, &other.origin, &other.entries, &other.told)
+    }
+}
+
+impl Eq for LayerSpec {}
+
+/// What layers are called that small assets share.
+pub const SHARED_NAME: &str = "small assets";
+
 impl LayerSpec {
+    /// Bytes of its tar.
+    #[must_use]
+    pub fn tar_size(&self) -> u64 {
+        self.told.map_or_else(|| tarball::size(&self.entries), |told| told.uncompressed_size)
+    }
+
     fn content_bytes(&self) -> u64 {
         self.entries.iter().map(Entry::size).sum()
     }
@@ -60,7 +98,7 @@ pub fn plan(packs: Vec<Pack>, base: &Tree, base_layers: usize) -> Result<Vec<Lay
             check_against_base(entry, &pack.name, base, &mut passed)?;
         }
     }
-    let mut layers: Vec<_> = packs.into_iter().flat_map(split).collect();
+    let mut layers: Vec<_> = packs.into_iter().enumerate().flat_map(|(number, pack)| split(number, pack)).collect();
     share_smallest(&mut layers, LAYER_LIMIT.saturating_sub(base_layers).max(1));
     if base_layers + layers.len() > LAYER_LIMIT {
         return Err(Problem::refused(format!(
@@ -77,10 +115,11 @@ pub fn plan(packs: Vec<Pack>, base: &Tree, base_layers: usize) -> Result<Vec<Lay
 }
 
 /// Large files apart, the rest together, in the order of their paths.
-fn split(pack: Pack) -> Vec<LayerSpec> {
+fn split(number: usize, pack: Pack) -> Vec<LayerSpec> {
     let Pack { name, origin, entries } = pack;
+    let packs = vec![number];
     if origin == Origin::Binary {
-        return vec![LayerSpec { name, origin, entries }];
+        return vec![LayerSpec { name, origin, entries, packs, told: None }];
     }
     let (mut large, rest): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.size() >= OWN_LAYER_BYTES);
     large.sort_by(|a, b| a.path_bytes().cmp(b.path_bytes()));
@@ -89,7 +128,7 @@ fn split(pack: Pack) -> Vec<LayerSpec> {
     let own = |entry: Entry| {
         let below = entry.path.strip_prefix(&top).unwrap_or(&entry.path).to_string_lossy();
         let name = if alone || name == below { name.clone() } else { format!("{name}/{below}") };
-        LayerSpec { name, origin, entries: vec![entry] }
+        LayerSpec { name, origin, entries: vec![entry], packs: packs.clone(), told: None }
     };
     let mut layers: Vec<_> = large.into_iter().map(own).collect();
     // Directories alone are no reason for a layer beside those of their files.
@@ -97,7 +136,7 @@ fn split(pack: Pack) -> Vec<LayerSpec> {
         || rest.iter().any(|entry| !matches!(entry.content, Content::Directory { .. }))
         || has_empty_directory(&rest, &layers)
     {
-        layers.push(LayerSpec { name, origin, entries: rest });
+        layers.push(LayerSpec { name, origin, entries: rest, packs, told: None });
     }
     layers
 }
@@ -135,8 +174,11 @@ fn share_smallest(layers: &mut Vec<LayerSpec>, limit: usize) {
         for index in merged.into_iter().skip(1).rev() {
             let layer = layers.remove(index);
             layers[first].entries.extend(layer.entries);
+            layers[first].packs.extend(layer.packs);
         }
-        layers[first].name = "small assets".to_owned();
+        layers[first].packs.sort_unstable();
+        layers[first].packs.dedup();
+        layers[first].name = SHARED_NAME.to_owned();
     }
 }
 
@@ -254,186 +296,4 @@ fn refuse_link(path: &Path, name: &str, base: &Tree) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::entries::{Source, Stat};
-    use super::super::facts::{EntryFacts, LayerFacts};
-    use super::*;
-    use crate::problem::Exit;
-
-    fn file(path: &str, size: u64) -> Entry {
-        let stat = Stat { identity: (1, 2), size, modified: (3, 4), changed: (5, 6) };
-        let source = Source { path: "x".into(), follow: false, executable: false, stat };
-        Entry { path: path.into(), content: Content::File(source) }
-    }
-
-    fn directory(path: &str) -> Entry {
-        Entry { path: path.into(), content: Content::Directory { mode: 0o755 } }
-    }
-
-    fn pack(name: &str, entries: Vec<Entry>) -> Pack {
-        Pack { name: name.into(), origin: Origin::Asset, entries }
-    }
-
-    /// A usr-merged base.
-    fn base() -> Tree {
-        let node = |path: &str, kind, mode, link: Option<&str>| EntryFacts {
-            path: path.into(),
-            kind,
-            mode,
-            size: 0,
-            link: link.map(str::to_owned),
-        };
-        let entries = vec![
-            node("usr", EntryKind::Directory, 0o555, None),
-            node("usr/lib64", EntryKind::Directory, 0o555, None),
-            node("lib64", EntryKind::Symlink, 0o777, Some("usr/lib64")),
-            node("var", EntryKind::Directory, 0o755, None),
-            node("var/run", EntryKind::Symlink, 0o777, Some("/run")),
-            node("tmp", EntryKind::Directory, 0o1777, None),
-            node("etc", EntryKind::Directory, 0o755, None),
-            node("etc/hosts", EntryKind::File, 0o640, None),
-            node("etc/second", EntryKind::Hardlink, 0o640, Some("etc/hosts")),
-        ];
-        Tree::merge([&LayerFacts { entries, ..LayerFacts::default() }])
-    }
-
-    /// The layers' names with their paths; a directory with a mode of its own shows it.
-    fn laid_out(layers: &[LayerSpec]) -> Vec<String> {
-        let shown = |entry: &Entry| match entry.content {
-            Content::Directory { mode: 0o755 } => format!("{}/", entry.path.display()),
-            Content::Directory { mode } => format!("{}/ {mode:o}", entry.path.display()),
-            _ => entry.path.display().to_string(),
-        };
-        let layer = |layer: &LayerSpec| layer.entries.iter().map(shown).collect::<Vec<_>>().join(", ");
-        layers.iter().map(|spec| format!("{}: {}", spec.name, layer(spec))).collect()
-    }
-
-    #[test]
-    fn large_files_have_their_own_layers_and_the_rest_shares_one() {
-        let assets = vec![
-            file("var/task/m/b.bin", OWN_LAYER_BYTES),
-            directory("var/task/m"),
-            file("var/task/m/small", OWN_LAYER_BYTES - 1),
-            file("var/task/m/a.bin", OWN_LAYER_BYTES + 1),
-            directory("var/task/m/empty"),
-            file("var/task/m/v2/a.bin", OWN_LAYER_BYTES),
-        ];
-        let single = vec![file("var/task/db", OWN_LAYER_BYTES)];
-        let held = vec![directory("var/task/h"), file("var/task/h/model", OWN_LAYER_BYTES)];
-        let binary = Pack {
-            name: "bin".into(),
-            origin: Origin::Binary,
-            entries: vec![file("var/runtime/bootstrap", OWN_LAYER_BYTES)],
-        };
-        let packs =
-            vec![pack("m", assets), pack("db", single), pack("h", held), pack("e", vec![directory("opt/e")]), binary];
-        assert_eq!(
-            laid_out(&plan(packs, &Tree::default(), 4).expect("a plan")),
-            [
-                "m/a.bin: var/, var/task/, var/task/m/, var/task/m/a.bin",
-                "m/b.bin: var/, var/task/, var/task/m/, var/task/m/b.bin",
-                "m/v2/a.bin: var/, var/task/, var/task/m/, var/task/m/v2/, var/task/m/v2/a.bin",
-                "m: var/, var/task/, var/task/m/, var/task/m/empty/, var/task/m/small",
-                "db: var/, var/task/, var/task/db",
-                "h/model: var/, var/task/, var/task/h/, var/task/h/model",
-                "e: opt/, opt/e/",
-                "bin: var/, var/runtime/, var/runtime/bootstrap",
-            ]
-        );
-    }
-
-    #[test]
-    fn entries_are_sorted_by_bytes_whatever_order_they_came_in() {
-        let mut entries = vec![file("a.b", 1), directory("a"), file("a/c", 1), file("a-b", 1), file("a/B", 1)];
-        let expected = ["x: a/, a-b, a.b, a/B, a/c"];
-        for _ in 0..entries.len() {
-            entries.rotate_left(1);
-            let layers = plan(vec![pack("x", entries.clone())], &Tree::default(), 0).expect("a plan");
-            assert_eq!(laid_out(&layers), expected);
-        }
-    }
-
-    #[test]
-    fn directories_the_base_has_keep_its_modes() {
-        let entries = vec![file("tmp/a", 1), file("usr/lib64/b", 1), file("usr/share/c", 1), directory("etc")];
-        let layers = plan(vec![pack("x", entries)], &base(), 1).expect("a plan");
-        let expected = "x: etc/, tmp/ 1777, tmp/a, usr/ 555, usr/lib64/ 555, usr/lib64/b, usr/share/, usr/share/c";
-        assert_eq!(laid_out(&layers), [expected]);
-    }
-
-    #[test]
-    fn what_would_replace_a_part_of_the_base_or_of_another_asset_is_refused() {
-        let table = [
-            (vec![file("a", 1), file("a", 1)], vec![], "`/a` has two sources: two sources within `one`"),
-            (vec![file("a", 1)], vec![file("a", 1)], "`/a` has two sources: `one` and `two`"),
-            (vec![directory("a")], vec![file("a", 1)], "`/a` has two sources: `one` and `two`"),
-            (vec![file("a", 1)], vec![directory("a")], "`/a` has two sources: `one` and `two`"),
-            (vec![file("a/b", 1)], vec![file("a", 1)], "`/a` has two sources: `two` and `one`"),
-            (vec![file("a", 1)], vec![file("a/b/c", 1)], "`/a` has two sources: `one` and `two`"),
-            (
-                vec![file("lib64/x", 1)],
-                vec![],
-                "`one` goes through `/lib64`, which is a symlink to `usr/lib64` in the base image",
-            ),
-            (
-                vec![directory("lib64")],
-                vec![],
-                "`one` goes through `/lib64`, which is a symlink to `usr/lib64` in the base image",
-            ),
-            (
-                vec![file("var/run/a/b", 1)],
-                vec![],
-                "`one` goes through `/var/run`, which is a symlink to `/run` in the base image",
-            ),
-            (vec![file("etc", 1)], vec![], "`one` would replace the directory `/etc` of the base image by a file"),
-            (
-                vec![directory("etc/hosts")],
-                vec![],
-                "`one` would replace the file `/etc/hosts` of the base image by a directory",
-            ),
-            (
-                vec![file("etc/hosts/x", 1)],
-                vec![],
-                "`one` has files below `/etc/hosts`, which is a file in the base image",
-            ),
-            (
-                vec![file("etc/second/x", 1)],
-                vec![],
-                "`one` has files below `/etc/second`, which is a file in the base image",
-            ),
-        ];
-        for (one, two, expected) in table {
-            let problem = plan(vec![pack("one", one), pack("two", two)], &base(), 1).expect_err(expected);
-            assert_eq!(problem.message(), expected);
-            assert!(problem.next_step().is_some(), "{expected}");
-        }
-        let fine = vec![file("etc/hosts", 1), file("lib64", 1), directory("a"), file("a/b", 1)];
-        assert!(plan(vec![pack("one", fine), pack("two", vec![directory("a")])], &base(), 1).is_ok());
-    }
-
-    #[test]
-    fn past_a_hundred_layers_the_smallest_share_one() {
-        let packs = |count: u64| {
-            let one = |n| pack(&format!("p{n:03}"), vec![file(&format!("var/task/{n:03}"), 1000 - n)]);
-            let mut packs: Vec<_> = (0..count).map(one).collect();
-            packs.push(Pack { name: "bin".into(), origin: Origin::Binary, entries: vec![file("bootstrap", 0)] });
-            packs
-        };
-        assert_eq!(plan(packs(94), &Tree::default(), 5).expect("a plan").len(), 95, "as many as there is room for");
-        let layers = plan(packs(97), &Tree::default(), 5).expect("a plan");
-        assert_eq!(layers.len(), 95);
-        let (binary, assets) = layers.split_last().expect("layers");
-        assert_eq!((binary.name.as_str(), binary.entries.len()), ("bin", 1));
-        let (shared, own) = assets.split_last().expect("layers");
-        assert_eq!(own.iter().map(|layer| layer.name.as_str()).next_back(), Some("p092"));
-        let expected = "small assets: var/, var/task/, var/task/093, var/task/094, var/task/095, var/task/096";
-        assert_eq!(laid_out(std::slice::from_ref(shared)), [expected]);
-        assert_eq!(plan(packs(3), &Tree::default(), 98).expect("a plan").len(), 2, "the binary never shares");
-        for base_layers in [99, 200] {
-            let problem = plan(packs(3), &Tree::default(), base_layers).expect_err("too many");
-            assert_eq!(problem.exit(), Exit::Refused);
-            assert!(problem.message().contains(&format!("{} layers", base_layers + 2)), "{problem}");
-            assert!(problem.next_step().is_some());
-        }
-    }
-}
+mod tests;

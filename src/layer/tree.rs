@@ -6,6 +6,17 @@ use std::path::Path;
 
 use super::facts::{EntryFacts, EntryKind, LayerFacts};
 
+/// Lambda's own directories: of code, of the runtime, of extensions.
+const TASK: &str = "var/task";
+const RUNTIME: &str = "var/runtime";
+const OPT: &str = "opt";
+
+/// Whether a path in the image lies below one of Lambda's own directories.
+#[must_use]
+pub fn is_lambdas_own(path: &Path) -> bool {
+    [TASK, RUNTIME, OPT].iter().any(|own| path.starts_with(own))
+}
+
 /// A merged file system of headers; whiteouts are honoured (image-spec, layer.md).
 #[derive(Debug, Default, Clone)]
 pub struct Tree {
@@ -52,6 +63,21 @@ impl Tree {
     #[must_use]
     pub fn at(&self, path: &Path) -> Option<&Node> {
         self.get(path.to_str()?)
+    }
+
+    /// Whether nothing of the base can be in the way of what goes below Lambda's own directories: they are plain ones or
+    /// not there, and empty; in that of the runtime there may be plain files.
+    #[must_use]
+    pub fn is_usual(&self) -> bool {
+        let is_plain = |node: &Node| node.kind == EntryKind::Directory && node.mode == 0o755;
+        let inside = |directory: &str| {
+            let prefix = format!("{directory}/");
+            let from = self.nodes.range(prefix.clone()..);
+            from.take_while(move |(path, _)| path.starts_with(&prefix)).map(|(_, node)| node)
+        };
+        ["var", TASK, RUNTIME, OPT].iter().all(|path| self.get(path).is_none_or(is_plain))
+            && inside(TASK).chain(inside(OPT)).next().is_none()
+            && inside(RUNTIME).all(|node| is_plain(node) || node.kind == EntryKind::File)
     }
 
     fn white_out(&mut self, path: &str) {
@@ -123,5 +149,26 @@ mod tests {
         let paths: Vec<_> = tree.nodes.keys().map(String::as_str).collect();
         assert_eq!(paths, ["a", "a/y", "ab", "b", "c", "c/n"]);
         assert_eq!(tree.get("b").map(|node| node.kind), Some(Symlink));
+    }
+
+    #[test]
+    fn a_base_is_usual_unless_something_is_in_the_way() {
+        use EntryKind::{Directory, File, Symlink};
+        for (entries, usual) in [
+            (&[][..], true),
+            (&[("var", Directory), ("var/task", Directory), ("opt", Directory), ("lib64", Symlink)], true),
+            (&[("var/runtime", Directory), ("var/runtime/bootstrap", File), ("var/runtime/a", Directory)], true),
+            (&[("var", Symlink)], false),
+            (&[("opt", File)], false),
+            (&[("var/task/index.js", File)], false),
+            (&[("opt/lib", Directory)], false),
+            (&[("var/runtime/lib", Symlink)], false),
+            (&[("optional/x", File), ("var/tasks", Symlink)], true),
+        ] {
+            assert_eq!(Tree::merge([&layer(entries)]).is_usual(), usual, "{entries:?}");
+        }
+        let mut private = layer(&[("var/task", Directory)]);
+        private.entries[0].mode = 0o700;
+        assert!(!Tree::merge([&private]).is_usual());
     }
 }

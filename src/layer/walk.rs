@@ -49,7 +49,7 @@ pub struct Asset {
 /// When there is no such thing, it cannot be listed, a pattern or destination is malformed, or something in it must not
 /// be packed: a device, a link that leaves the asset, a whiteout, a likely secret.
 pub fn walk(asset: &Asset) -> Result<Vec<Entry>> {
-    let root = normalize(&asset.directory.join(&asset.path));
+    let root = root(asset);
     match fs::symlink_metadata(&root) {
         Ok(_) => {
             let destination = destination(asset, &root)?;
@@ -64,8 +64,58 @@ pub fn walk(asset: &Asset) -> Result<Vec<Entry>> {
             .because(io::Error::other(format!("nothing at `{}`", root.display())))
             .help(format!("asset paths start at `{}`", asset.directory.display())));
     };
+    if !is_directory(&prefix)? {
+        return Err(Problem::usage(format!("no such asset `{}`", asset.shown))
+            .because(io::Error::other(format!("no directory `{}`", prefix.display())))
+            .help(format!("asset paths start at `{}`", asset.directory.display())));
+    }
     let place = destination(asset, &prefix)?.directory;
-    Walk::new(asset, prefix)?.matches(&place, &pattern)
+    let entries = Walk::new(asset, prefix.clone())?.matches(&place, &pattern)?;
+    if entries.is_empty() {
+        return Err(Problem::usage(format!("asset `{}` matches nothing", asset.shown))
+            .help(format!("the pattern was looked for below `{}`", prefix.display())));
+    }
+    Ok(entries)
+}
+
+/// Whether there is nothing at an asset's path, or nothing that its glob matches.
+///
+/// # Errors
+/// When a pattern or destination is malformed, or what is there cannot be listed.
+pub fn is_absent(asset: &Asset) -> Result<bool> {
+    let root = root(asset);
+    match fs::symlink_metadata(&root) {
+        Ok(_) => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error).or_failed(|| stat(&root)),
+        Err(_) => {}
+    }
+    let Some((prefix, pattern)) = glob(asset)? else { return Ok(true) };
+    if !is_directory(&prefix)? {
+        return Ok(true);
+    }
+    let place = destination(asset, &prefix)?.directory;
+    Ok(Walk::new(asset, prefix)?.matches(&place, &pattern)?.is_empty())
+}
+
+/// The absolute path an asset's starts from or is, with its pattern if it is a glob.
+#[must_use]
+pub fn root(asset: &Asset) -> PathBuf {
+    normalize(&asset.directory.join(&asset.path))
+}
+
+/// Where an asset goes in the image, absolute, with a `/` at its end if it is put into a directory. It need not be there.
+///
+/// # Errors
+/// When a pattern or the destination is malformed.
+pub fn place(asset: &Asset) -> Result<String> {
+    let root = root(asset);
+    let start = match glob(asset)? {
+        Some((prefix, _)) if fs::symlink_metadata(&root).is_err() => prefix,
+        _ => root,
+    };
+    let Destination { directory, into } = destination(asset, &start)?;
+    let end = if into && !directory.as_os_str().is_empty() { "/" } else { "" };
+    Ok(format!("/{}{end}", directory.display()))
 }
 
 struct Walk<'a> {
@@ -147,10 +197,6 @@ impl<'a> Walk<'a> {
                     entries.push(self.entry(found.path(), &metadata, at(place, below))?);
                 }
             }
-        }
-        if entries.is_empty() {
-            return Err(Problem::usage(format!("asset `{}` matches nothing", self.asset.shown))
-                .help(format!("the pattern was looked for below `{}`", self.root.display())));
         }
         Ok(entries)
     }
@@ -346,12 +392,15 @@ fn glob(asset: &Asset) -> Result<Option<(PathBuf, GlobMatcher)>> {
     let literal = if first > 0 && literal.is_empty() { "/".to_owned() } else { literal };
     let prefix = normalize(&asset.directory.join(literal));
     let pattern = parse_glob(&parts[first..].join("/"), asset, "path")?.compile_matcher();
-    match fs::metadata(&prefix) {
-        Ok(metadata) if metadata.is_dir() => Ok(Some((prefix, pattern))),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error).or_failed(|| stat(&prefix)),
-        _ => Err(Problem::usage(format!("no such asset `{}`", asset.shown))
-            .because(io::Error::other(format!("no directory `{}`", prefix.display())))
-            .help(format!("asset paths start at `{}`", asset.directory.display()))),
+    Ok(Some((prefix, pattern)))
+}
+
+/// Whether there is a directory; one that nobody may look for is a failure.
+fn is_directory(path: &Path) -> Result<bool> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(metadata.is_dir()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error).or_failed(|| stat(path)),
+        Err(_) => Ok(false),
     }
 }
 

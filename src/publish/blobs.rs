@@ -4,6 +4,7 @@
 //! asked of the registry every time, and who lends one may turn out not to.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use super::{LayerToPush, Request, Supply, Target, window};
 use crate::event::{Event, PlannedLayer, PushPlan, PushStep, PushedLayer, Session, Task, TaskKind, TaskOutcome};
 use crate::oci::{Descriptor, Digest, media_type};
 use crate::problem::{Problem, Result};
+use crate::registry::error::ErrorKind;
 use crate::registry::push::Mount;
 use crate::registry::upload::{Progress, Upload};
 use crate::store::{Kind, Store};
@@ -136,32 +138,20 @@ pub(super) async fn send(
         }
     }
     let (source, step) = match blob.supply {
-        Supply::Here(source) => (source, PushStep::Upload),
+        Supply::Here(source) | Supply::Made(source) => (source, PushStep::Upload),
         Supply::Base(source) => (source, PushStep::Relay),
-        Supply::Absent => return Err(absent(target, blob)),
+        Supply::Absent { expected } => return Err(absent(target, blob, expected.as_deref())),
     };
     let task = Arc::new(Mutex::new(None::<Task>));
-    let progress = {
-        let (task, session, name) = (Arc::clone(&task), session.clone(), blob.name.to_owned());
-        let total = blob.descriptor.map_or(blob.at_most, |known| known.size);
-        move |progress| {
-            let mut task = task.lock().unwrap_or_else(PoisonError::into_inner);
-            match progress {
-                Progress::Began => {
-                    // A try that failed ends its task by letting it go.
-                    drop(task.take());
-                    *task = Some(session.task(TaskKind::Push, &name, Some(total)));
-                }
-                Progress::Sent(bytes) => {
-                    if let Some(task) = &*task {
-                        task.advance(bytes);
-                    }
-                }
-            }
+    let progress = tell(&task, blob, session);
+    let upload = |known, session| Upload { repository, source, known, session, progress: Arc::clone(&progress) };
+    let made = match client.upload(upload(blob.descriptor, opened)).await {
+        // Another version of the program, or of its compressor, made other bytes of the same content.
+        Err(error) if error.kind == ErrorKind::OtherBytes && matches!(blob.supply, Supply::Made(_)) => {
+            client.upload(upload(None, None)).await?
         }
+        outcome => outcome?,
     };
-    let upload = Upload { repository, source, known: blob.descriptor, session: opened, progress: Arc::new(progress) };
-    let made = client.upload(upload).await?;
     if let Some(task) = task.lock().unwrap_or_else(PoisonError::into_inner).take() {
         task.finish(TaskOutcome::Done);
     }
@@ -169,14 +159,36 @@ pub(super) async fn send(
     Ok((made.digest, made.size, step))
 }
 
+/// Tells in `task` how far the upload of a blob is; each try is a task anew.
+fn tell(task: &Arc<Mutex<Option<Task>>>, blob: &Blob<'_>, session: &Session) -> Arc<dyn Fn(Progress) + Send + Sync> {
+    let (task, session, name) = (Arc::clone(task), session.clone(), blob.name.to_owned());
+    let total = blob.descriptor.map_or(blob.at_most, |known| known.size);
+    Arc::new(move |progress| {
+        let mut task = task.lock().unwrap_or_else(PoisonError::into_inner);
+        match progress {
+            Progress::Began => {
+                // A try that failed ends its task by letting it go.
+                drop(task.take());
+                *task = Some(session.task(TaskKind::Push, &name, Some(total)));
+            }
+            Progress::Sent(bytes) => {
+                if let Some(task) = &*task {
+                    task.advance(bytes);
+                }
+            }
+        }
+    })
+}
+
 /// The descriptor of a layer of ours.
 pub(super) fn layer_descriptor(digest: Digest, size: u64) -> Descriptor {
     Descriptor { media_type: media_type::OCI_LAYER_GZIP.to_owned(), digest, size }
 }
 
-fn absent(target: &Target, blob: &Blob<'_>) -> Problem {
+fn absent(target: &Target, blob: &Blob<'_>, expected: Option<&Path>) -> Problem {
     let digest = blob.descriptor.map(|known| format!(" ({})", known.digest)).unwrap_or_default();
-    Problem::failed(format!("`{}` has no layer `{}`{digest}, and its files are not here", target.shown(), blob.name))
+    let place = expected.map_or_else(|| "here".to_owned(), |path| format!("at `{}`", path.display()));
+    Problem::failed(format!("`{}` has no layer `{}`{digest}, and its files are not {place}", target.shown(), blob.name))
         .help("push once from a machine that has the files")
 }
 

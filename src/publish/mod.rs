@@ -14,6 +14,7 @@ pub mod supply;
 mod window;
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -66,10 +67,15 @@ pub struct LayerToPush {
 pub enum Supply {
     /// From here.
     Here(Source),
+    /// From here, made from files; what it turns out to be may differ from what it was when others made it.
+    Made(Source),
     /// From the base's registry, which is not here.
     Base(Source),
     /// From nowhere: the repository must have it, or one that lends it.
-    Absent,
+    Absent {
+        /// Where its files should be, if it is made of files.
+        expected: Option<PathBuf>,
+    },
 }
 
 /// Everything about one push beside its layers.

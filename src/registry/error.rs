@@ -41,6 +41,8 @@ pub enum ErrorKind {
     Refused(Refusal),
     /// What was received is not what it must be: digest, size, form.
     Content,
+    /// What was made to be sent is not what it was to be.
+    OtherBytes,
     /// A rule of ours forbids to go on, or the work was asked to stop.
     Stopped,
     /// Nobody takes the bytes any more: the cause lies with whoever took them.
@@ -100,7 +102,7 @@ impl Error {
                     || self.has_code("TOOMANYREQUESTS")
                     || self.has_code("UNAVAILABLE")
             }
-            ErrorKind::Content | ErrorKind::Stopped | ErrorKind::Unwanted => false,
+            ErrorKind::Content | ErrorKind::OtherBytes | ErrorKind::Stopped | ErrorKind::Unwanted => false,
         }
     }
 

@@ -260,7 +260,7 @@ impl Client {
             check(&made, expected)?;
             // Nobody waits for the verdict once the request has failed.
             let _ = right.send(());
-            Ok(made)
+            Ok::<_, Error>(made)
         };
         let work = self.exchange(request, url, make, &watch, expected.map(|expected| expected.size));
         let (made, answer) = self.transport.http.unless_stopped(work).await.map_err(|error| failed(error, false))?;
@@ -284,7 +284,7 @@ impl Client {
         &self,
         request: reqwest::Request,
         url: &Url,
-        make: impl Future<Output = Result<Made, Problem>>,
+        make: impl Future<Output = Result<Made, Error>>,
         watch: &Watch,
         size: Option<u64>,
     ) -> (Option<Made>, Result<Response, Error>) {
@@ -305,7 +305,7 @@ impl Client {
                 answer = &mut request => {
                     let answer = answer.map_err(|error| match watch.fault() {
                         Some(Fault::Restarted) => Error::cut(&what, "its bytes come anew from where they are taken"),
-                        Some(Fault::TooLong) => Error::content(changed(size.unwrap_or_default(), "more")),
+                        Some(Fault::TooLong) => changed(size.unwrap_or_default(), "more"),
                         None => unreachable(url, error),
                     });
                     return (made, answer);
@@ -316,7 +316,7 @@ impl Client {
                         Ok(all) => made = Some(all),
                         // Who finds nobody to take the bytes knows less than the request that failed.
                         Err(_) if watch.is_gone() => {}
-                        Err(problem) => return (None, Err(problem.into())),
+                        Err(error) => return (None, Err(error)),
                     }
                 }
                 why = &mut stalled => return (made, Err(Error::cut(&what, why))),
@@ -380,23 +380,27 @@ fn answer_limit(stall: Duration, size: u64) -> Duration {
 }
 
 /// What was made again must be what was promised, or the last of it is never sent.
-fn check(made: &Made, expected: Option<&Descriptor>) -> Result<(), Problem> {
+fn check(made: &Made, expected: Option<&Descriptor>) -> Result<(), Error> {
     match expected {
-        _ if made.size == 0 => Err(empty()),
+        _ if made.size == 0 => Err(empty().into()),
         Some(expected) if made.size != expected.size => {
             Err(changed(expected.size, if made.size < expected.size { "fewer" } else { "more" }))
         }
         Some(expected) if made.digest != expected.digest => {
-            Err(Problem::failed(format!("a blob was to be {} and its bytes are {}", expected.digest, made.digest))
-                .help("its source changed while it was pushed; run the command again"))
+            let message = format!("a blob was to be {} and its bytes are {}", expected.digest, made.digest);
+            Err(other_bytes(message))
         }
         _ => Ok(()),
     }
 }
 
-fn changed(size: u64, how: &str) -> Problem {
-    Problem::failed(format!("a blob was to have {size} bytes and has {how}"))
-        .help("its source changed while it was pushed; run the command again")
+fn changed(size: u64, how: &str) -> Error {
+    other_bytes(format!("a blob was to have {size} bytes and has {how}"))
+}
+
+fn other_bytes(message: String) -> Error {
+    let problem = Problem::failed(message).help("its source changed while it was pushed; run the command again");
+    Error::new(ErrorKind::OtherBytes, problem)
 }
 
 /// ECR refuses them (`EmptyUploadException`), and no layer or config is empty.

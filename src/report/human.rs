@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use indicatif::ProgressBar;
 
 use super::progress::Bars;
 use super::screen::Screen;
-use super::{Look, table};
+use super::{Look, functions, table};
 use crate::event::{Event, ImageResult, PushPlan, PushResult, PushStep, PushedLayer, TaskId, TaskKind, TaskOutcome};
 use crate::problem::{Exit, Problem};
 use crate::units;
@@ -96,13 +97,38 @@ impl Talk {
                 let PushedLayer { name, digest, size, step } = layer;
                 self.status(NOTE, "Confirmed", &format!("{name}: {digest}, {}, {step}", units::size(*size)));
             }
+            Event::FunctionStarted { name, step, what } => {
+                let (verb, message) = functions::started(name, *step, what);
+                self.status(GOOD, verb, &message);
+            }
+            Event::FunctionWaiting { name, version, doing, elapsed, limit } => {
+                self.status(NOTE, "Waiting", &functions::waiting(name, *version, doing, *elapsed, *limit));
+            }
+            Event::FunctionUpdated { function, .. } => {
+                let (verb, message) = functions::updated(function);
+                self.status(GOOD, verb, &message);
+            }
             Event::Waiting { what } => self.status(NOTE, "Waiting", &format!("for {what}")),
             Event::Warning { message, help } => self.labelled(WARNING, "warning", message, *help),
             Event::Detail { message } if self.verbose => self.status(NOTE, "Detail", message),
+            Event::Locked { path, changes, dry_run: false } => self.locked(path, changes),
+            Event::BaseCompared { reference, platform, locked, newest } if locked == newest => {
+                self.status(GOOD, "Current", &format!("{reference} for {platform}"));
+            }
             Event::Found { what, becomes } => self.status(GOOD, "Found", &format!("{what}: {becomes} from now on")),
             Event::Added { what, path } => self.status(GOOD, "Added", &format!("{what} to {}", path.display())),
             Event::Wrote { what, path, .. } => self.status(GOOD, "Wrote", &format!("{what} {}", path.display())),
             _ => {}
+        }
+    }
+
+    /// A few changes are told one by one.
+    fn locked(&self, path: &Path, changes: &[String]) {
+        const FEW: usize = 4;
+        if self.verbose || changes.len() <= FEW {
+            changes.iter().for_each(|change| self.status(GOOD, "Locking", change));
+        } else {
+            self.status(GOOD, "Locking", &format!("{} in {}", count(changes.len(), "change"), path.display()));
         }
     }
 
@@ -279,7 +305,7 @@ fn done(name: &str, bytes: u64, elapsed: Duration) -> String {
 }
 
 /// A duration as Cargo writes it: `0.06s`, `1m 02s`.
-fn duration(duration: Duration) -> String {
+pub(super) fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     if seconds >= 60 {
         format!("{}m {:02}s", seconds / 60, seconds % 60)

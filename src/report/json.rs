@@ -4,6 +4,7 @@
 
 use serde::Serialize;
 
+use crate::event::function::{DeployedFunction, FunctionPlan};
 use crate::event::{Event, FunctionResult, ImageResult, LayerResult, PushPlan, PushStep, PushedLayer};
 use crate::oci::Digest;
 use crate::problem::Problem;
@@ -33,11 +34,38 @@ enum Message<'a> {
         layer: &'a PushedLayer,
     },
     ImagePushed(Pushed<'a>),
+    FunctionPlanned {
+        package: &'a str,
+        bin: &'a str,
+        #[serde(flatten)]
+        plan: &'a FunctionPlan,
+    },
+    FunctionUpdated {
+        package: &'a str,
+        bin: &'a str,
+        #[serde(flatten)]
+        function: &'a DeployedFunction,
+    },
+    IamPolicy {
+        policy: serde_json::Value,
+    },
     Wrote {
         package: &'a str,
         bin: &'a str,
         what: &'a str,
         path: &'a str,
+    },
+    Locked {
+        path: &'a str,
+        changes: &'a [String],
+        dry_run: bool,
+    },
+    BaseCompared {
+        reference: &'a str,
+        platform: &'a str,
+        locked: Digest,
+        newest: Digest,
+        outdated: bool,
     },
     Warning {
         message: &'a str,
@@ -130,9 +158,22 @@ pub(super) fn message(event: &Event<'_>) -> Option<String> {
             reused_bytes: push.reused_bytes,
             steps: push.layers.iter().map(|layer| layer.step).collect(),
         }),
+        Event::FunctionPlanned { package, bin, plan } => Message::FunctionPlanned { package, bin, plan },
+        Event::FunctionUpdated { package, bin, function } => Message::FunctionUpdated { package, bin, function },
+        Event::PolicyTold { policy } => {
+            Message::IamPolicy { policy: serde_json::from_str(policy).unwrap_or_else(|_| (*policy).into()) }
+        }
         Event::Wrote { package, bin, what, path: written } => {
             path = written.to_string_lossy();
             Message::Wrote { package, bin, what, path: &path }
+        }
+        Event::Locked { path: written, changes, dry_run } => {
+            path = written.to_string_lossy();
+            Message::Locked { path: &path, changes, dry_run: *dry_run }
+        }
+        Event::BaseCompared { reference, platform, locked, newest } => {
+            let (locked, newest) = (*locked, *newest);
+            Message::BaseCompared { reference, platform, locked, newest, outdated: locked != newest }
         }
         Event::Warning { message, help } => Message::Warning { message, help: *help },
         _ => return None,

@@ -41,6 +41,7 @@ impl World {
             reference: reference.to_owned(),
             directory: self.directory.path().to_owned(),
             architecture: Architecture::Amd64,
+            pinned: None,
             offline: false,
             no_cache: false,
         }

@@ -2,7 +2,6 @@
 //! an HTTPS proxy makes both answer under the names that the program knows.
 
 use std::fs;
-use std::process::Command;
 
 use axum::http::Method;
 use base64::Engine as _;
@@ -10,76 +9,14 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::docker_registry::DockerRegistry;
-use crate::support::emulator::{Emulator, Function, Podman};
+use crate::support::cloud::{API, Cloud, HOST, KEYS, PASSWORD, REGION};
 use crate::support::hello;
-use crate::support::images::Family;
-use crate::support::lambda_base::LambdaBase;
 use crate::support::moto::{ACCOUNT, Moto};
 use crate::support::program::Program;
 use crate::support::project::files_below;
 use crate::support::proxy::Proxy;
-use crate::support::registry::{Auth, Fault, FaultRegistry, Mounts, Ways};
+use crate::support::registry::{Auth, Fault, FaultRegistry, Ways};
 use crate::support::site::Site;
-use crate::support::tools::{succeed, tool};
-
-const REGION: &str = "eu-west-1";
-const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
-const API: &str = "api.ecr.eu-west-1.amazonaws.com";
-
-/// What moto says the registry's password is.
-const PASSWORD: &str = "123456789012-auth-token";
-
-/// Keys as a user has them; moto takes any.
-const KEYS: [(&str, &str); 3] = [
-    ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE"),
-    ("AWS_SECRET_ACCESS_KEY", "canary-secret-key"),
-    ("AWS_SESSION_TOKEN", "canary-session-token"),
-];
-
-/// ECR and what stands around it.
-struct Cloud {
-    registry: FaultRegistry,
-    moto: Moto,
-    bases: DockerRegistry,
-    proxy: Proxy,
-}
-
-impl Cloud {
-    fn start(repositories: &[&str]) -> Self {
-        let bases = DockerRegistry::start();
-        bases.push("lambda/provided", "al2023", &LambdaBase::new(Family::Docker));
-        let ways = Ways { ecr: true, mounts: Mounts::Referenced, ..Ways::default() };
-        let registry = FaultRegistry::builder().auth(Auth::Basic("AWS", PASSWORD)).ways(ways);
-        let registry = repositories.iter().fold(registry, |registry, name| registry.repository(name)).start();
-        let moto = Moto::start();
-        let api = moto.url.trim_start_matches("http://").to_owned();
-        let others = [(HOST, registry.address.to_string()), (API, api)];
-        let proxy = Proxy::start_with(&bases.address, &others.each_ref().map(|(host, at)| (*host, at.as_str())));
-        Self { registry, moto, bases, proxy }
-    }
-
-    /// The program as a user behind a company's proxy runs it.
-    fn at_home(&self, program: Program) -> Program {
-        let program = program.env("HTTPS_PROXY", self.proxy.url()).env("SSL_CERT_FILE", self.proxy.authority());
-        KEYS.iter().fold(program, |program, (name, value)| program.env(name, *value))
-    }
-}
-
-/// Asks the function in a repository of `registry` for a word it knows.
-fn assert_it_answers(registry: &FaultRegistry, repository: &str, tag: &str) {
-    let directory = TempDir::new().expect("a temporary directory");
-    let layout = directory.path().join("pulled");
-    let mut skopeo = Command::new(tool("skopeo"));
-    skopeo.args(["copy", "--src-tls-verify=false", "--src-creds", &format!("AWS:{PASSWORD}")]);
-    skopeo.arg(format!("docker://{}/{repository}:{tag}", registry.address));
-    succeed(skopeo.arg(format!("oci:{}:hello", layout.display())));
-    let podman = Podman::new();
-    let image = podman.pull(&layout, "hello");
-    let function = Function::start(&podman, &image, Emulator::OfBase);
-    let known = function.invoke(&json!({"word": "keel"}));
-    assert_eq!(known, json!({"word": "keel", "meaning": "the backbone of a hull, along its bottom"}));
-}
 
 #[test]
 fn from_the_public_base_into_an_account_by_real_names_and_it_answers() {
@@ -111,7 +48,7 @@ fn from_the_public_base_into_an_account_by_real_names_and_it_answers() {
     let again = &again.messages("image-pushed")[0];
     assert_eq!((&again["digest"], &again["sent_bytes"]), (&pushed["digest"], &json!(0)));
     assert_eq!(cloud.registry.received(), before);
-    assert_it_answers(&cloud.registry, "shop/hello", "v1");
+    cloud.assert_it_answers("shop/hello", ":v1");
     drop(cloud.bases);
 }
 

@@ -88,7 +88,7 @@ impl World {
     }
 }
 
-/// What every file below a directory is and holds, all but the program's own directory.
+/// What every file below a directory is and holds, all but the program's own directory and its lock.
 fn snapshot(root: &Path) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
     let mut left = vec![root.to_owned()];
@@ -96,7 +96,7 @@ fn snapshot(root: &Path) -> BTreeMap<PathBuf, String> {
         for entry in fs::read_dir(&directory).into_iter().flatten() {
             let path = entry.expect("listed").path();
             let metadata = fs::symlink_metadata(&path).expect("there");
-            if path.ends_with("site/target") {
+            if path.ends_with("site/target") || path.ends_with("site/lambda-image.lock") {
                 continue;
             }
             let holds = if metadata.is_dir() {

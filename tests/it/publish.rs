@@ -286,7 +286,7 @@ async fn what_is_nowhere_is_told_by_its_name() {
     let registry = open().start();
     let of = many(1);
     let mut layers = layers(&of, &store);
-    layers[0].supply = Supply::Absent;
+    layers[0].supply = Supply::Absent { expected: None };
     let pushed = push_layers(&target(&registry.origin, "a"), &["v1"], &of, &layers, &store).await;
     let problem = pushed.expect_err("no bytes");
     assert_eq!(problem.message(), "could not push layer `layer 0`");
@@ -300,7 +300,7 @@ fn spec(directory: &Path, content: &[u8]) -> LayerSpec {
     let stat = Stat::of(&std::fs::metadata(&path).expect("a stat"));
     let source = FileSource { path, follow: true, executable: false, stat };
     let entry = Entry { path: "data.bin".into(), content: Content::File(source) };
-    LayerSpec { name: "data".into(), origin: LayerOrigin::Asset, entries: vec![entry] }
+    LayerSpec { name: "data".into(), origin: LayerOrigin::Asset, entries: vec![entry], packs: vec![0], told: None }
 }
 
 #[tokio::test]
@@ -370,6 +370,7 @@ async fn a_base_is_relayed_without_touching_the_disk_and_mounted_within_its_regi
             reference: format!("{}/base:1", from.address),
             directory: directory.path().to_owned(),
             architecture: Architecture::Amd64,
+            pinned: None,
             offline: false,
             no_cache: false,
         };

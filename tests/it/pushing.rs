@@ -18,6 +18,7 @@ use crate::support::project::{AMD64, Project, files_below, package};
 use crate::support::registry::{Fault, FaultRegistry, Mounts, Ways};
 use crate::support::site::Site;
 use crate::support::tools::{succeed, tool};
+use crate::support::tunnel::Tunnel;
 
 fn open() -> Ways {
     Ways { ecr: true, ..Ways::default() }
@@ -353,4 +354,40 @@ fn the_environment_sets_what_flags_do_and_flags_win() {
     assert!(succeeded(push().args(["--repository", &b, "--tag", "three"]).run()).stdout.starts_with(&b));
     assert_eq!(["one", "two", "three"].map(|tag| registry.manifest("b", tag).is_some()), [false, false, true]);
     assert_eq!(files_below(&site.store()).keys().filter(|path| path.ends_with("site.json")).count(), 1);
+}
+
+#[test]
+fn a_registry_with_tls_and_a_login_takes_it() {
+    let (tunnel, _) = Tunnel::prepare("registry.example");
+    let registry = DockerRegistry::start_with_tls(tunnel.files());
+    let tunnel = tunnel.start(registry.address.parse().expect("an address"));
+    let site = Site::new();
+    let auth = STANDARD.encode(format!("{}:{}", USER.0, USER.1));
+    fs::create_dir(site.path("docker")).expect("made");
+    let login = json!({"auths": {"registry.example": {"auth": auth}}});
+    fs::write(site.path("docker/config.json"), login.to_string()).expect("written");
+    let push = || site.push("registry.example/team/site", &["notes.txt"]).env("HTTPS_PROXY", tunnel.url());
+    let trusted = || push().env("SSL_CERT_FILE", tunnel.authority());
+    let outcome = trusted().env("DOCKER_CONFIG", site.path("docker")).run();
+    assert!(succeeded(outcome).stdout.starts_with("registry.example/team/site@sha256:"));
+
+    let outcome = trusted().run();
+    assert_eq!(outcome.code, 1);
+    assert!(outcome.stderr.contains("docker login registry.example"), "{}", outcome.stderr);
+    let outcome = push().env("DOCKER_CONFIG", site.path("docker")).run();
+    assert_eq!(outcome.code, 1);
+    assert!(outcome.stderr.contains("`SSL_CERT_FILE`"), "{}", outcome.stderr);
+}
+
+#[test]
+fn plain_http_elsewhere_is_spoken_only_when_asked_for() {
+    let registry = DockerRegistry::start();
+    // Every address of this machine, and none that is known to be its own.
+    let elsewhere = registry.address.replace("127.0.0.1", "0.0.0.0");
+    let site = Site::new();
+    let push = || site.push(&format!("{elsewhere}/site"), &["notes.txt"]);
+    let outcome = push().run();
+    assert_eq!(outcome.code, 1, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains(&format!("https://{elsewhere}")), "{}", outcome.stderr);
+    assert!(succeeded(push().arg("--insecure").run()).stdout.starts_with(&format!("{elsewhere}/site@sha256:")));
 }

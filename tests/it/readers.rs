@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use cargo_lambda_image::lock::{FILE_NAME, file};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -62,7 +63,8 @@ impl Project {
     /// What `/var/task` must hold.
     fn expected(&self) -> BTreeMap<PathBuf, Node> {
         let mut tree = tree(&self.path("site"));
-        tree.retain(|path, _| !path.starts_with("target") && path != Path::new("lambda-image.toml"));
+        let ours = ["target", "lambda-image.toml", FILE_NAME];
+        tree.retain(|path, _| !ours.iter().any(|name| path.starts_with(name)));
         tree
     }
 }
@@ -221,8 +223,8 @@ fn podman_loads_both_archives() {
 fn two_binaries_share_the_layer_of_their_asset() {
     let target = TempDir::new().expect("a temporary directory");
     let build = || {
-        Program::build(&testdata("workspace"))
-            .args(["--workspace", "--locked", "--target-dir"])
+        Program::build(&hello::copy("workspace", target.path()))
+            .args(["--workspace", "--target-dir"])
             .arg(target.path())
             .args(["--config"])
             .arg(testdata("hello/static.toml"))
@@ -236,6 +238,8 @@ fn two_binaries_share_the_layer_of_their_asset() {
     assert_eq!((count.len(), longest.len()), (2, 2), "the asset, then the binary");
     assert_eq!(count[0], longest[0]);
     assert_ne!(count[1], longest[1]);
+    let lock = file::read(&target.path().join("workspace").join(FILE_NAME)).expect("a lock");
+    assert_eq!(lock.layers.len(), 1, "what members share has one entry");
 
     for (name, digest, handler) in
         [("count", &digests[0], json!(null)), ("longest", &digests[1], json!(["longest.word"]))]

@@ -94,6 +94,13 @@ impl RegistryHost {
         })
     }
 
+    /// The registry of `account` in `region`; `None` unless both have the shape of one.
+    #[must_use]
+    pub fn of(account: &str, region: &str) -> Option<Self> {
+        let partition = PARTITIONS.iter().find(|partition| region.starts_with(partition.region_prefix))?;
+        Self::parse(&format!("{account}.dkr.ecr.{region}.{}", partition.suffix))
+    }
+
     /// The twelve digits of the account.
     #[must_use]
     pub fn account(&self) -> &str {
@@ -236,6 +243,19 @@ mod tests {
         ] {
             assert_eq!(RegistryHost::parse(host), None, "{host}");
         }
+    }
+
+    #[test]
+    fn an_account_has_one_registry_in_each_region() {
+        for (region, host) in [
+            ("eu-west-1", Some("123456789012.dkr.ecr.eu-west-1.amazonaws.com")),
+            ("cn-north-1", Some("123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn")),
+            ("eusc-de-east-1", Some("123456789012.dkr.ecr.eusc-de-east-1.amazonaws.eu")),
+            ("nowhere", None),
+        ] {
+            assert_eq!(RegistryHost::of("123456789012", region).map(|host| host.to_string()).as_deref(), host);
+        }
+        assert_eq!(RegistryHost::of("me", "eu-west-1"), None);
     }
 
     #[test]

@@ -4,7 +4,9 @@
 //! `docker save` wrote.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::functions::{Functions, Pushed};
 use super::{Pushing, base_supply, conclude, lenders, open, send, target, to_push};
 use crate::base::{self, Base, BaseRequest, Compression};
 use crate::commands::draft;
@@ -26,12 +28,15 @@ pub(super) async fn push(
     request: &ExistingRequest,
     destination: &Destination,
     dry_run: bool,
+    wait: Option<Duration>,
     session: &Session,
 ) -> Result<()> {
     let logins = Logins::new(destination.aws.clone());
     let store = open(request.store.clone(), session).await?;
     let base = resolve(request, &logins, &store, session).await?;
     let reached = target::reach(destination, dry_run, &logins, session).await?;
+    let (destinations, places) = (std::slice::from_ref(destination), std::slice::from_ref(&reached));
+    let functions = Functions::prepare(destinations, places, &[Some(base.architecture)], session).await?;
     let pipeline = Arc::new(Pipeline::new(request.threads, request.compression_level));
     let layers = base::look(&base, &store, &pipeline, session).await?;
     let image = image(&base, &layers)?;
@@ -45,8 +50,12 @@ pub(super) async fn push(
         .collect();
     let (package, bin) = (request.package.as_str(), request.bin.as_str());
     let pushing = Pushing { package, bin, destination, reached: &reached, dry_run, store: &store, session };
-    let Some((image, push)) = send(&to_push, || Ok(image), &pushing).await? else { return Ok(()) };
-    conclude(draft::result(package, bin, &image, &layers), &push, &pushing)
+    let (digest, architecture) = (image.digest(), image.architecture);
+    let Some((image, push)) = send(&to_push, || Ok(image), &pushing).await? else {
+        return functions.plan(&[Some(digest)], session).await;
+    };
+    let result = conclude(draft::result(package, bin, &image, &layers), &push, &pushing)?;
+    functions.deploy(&[Pushed { result, architecture }], wait, &store, session).await
 }
 
 /// Finds the image; which one of an index is x86-64's unless said, or the only one there is.
@@ -55,6 +64,7 @@ async fn resolve(request: &ExistingRequest, logins: &Logins, store: &Arc<Store>,
         reference: request.reference.clone(),
         directory: request.directory.clone(),
         architecture,
+        pinned: None,
         offline: request.offline,
         no_cache: request.no_cache,
     };

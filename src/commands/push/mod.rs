@@ -2,31 +2,37 @@
 //!
 //! - `target`: the repository, found or created, and the login for it;
 //! - `existing`: an image that is there already;
+//! - `functions`: what runs the images, once all are pushed;
 //! - here: our own images, whose layers go from their files into requests.
 //!
 //! Repository and credentials come before anything slow: who may not push should not compile first.
 
 mod existing;
-mod target;
+mod functions;
+pub(super) mod target;
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
+use self::functions::{Functions, Pushed};
 use self::target::Reached;
 use super::draft::{self, BaseBytes, Draft, Drafting};
+use super::lock::Locking;
 use super::login::Logins;
 use super::{blocking, build};
+use crate::aws::ecr::host::RegistryHost;
 use crate::base::Base;
 use crate::config::{BuildRequest, Destination, PushRequest, PushSource};
 use crate::event::{Event, ImageResult, PushResult, Session};
 use crate::image::Image;
 use crate::image::result as result_file;
 use crate::layer::plan::LayerSpec;
-use crate::layer::{Layer, Pipeline, gzip, tarball};
-use crate::oci::{Descriptor, media_type};
+use crate::layer::{Layer, Pipeline, gzip};
+use crate::lock::Findings;
+use crate::oci::{Descriptor, Digest, Reference, media_type};
 use crate::problem::{Problem, Result};
 use crate::publish::supply::{self, Cell};
 use crate::publish::{self, LayerToPush, Supply, Target};
@@ -38,12 +44,12 @@ use crate::store::Store;
 /// Whatever stops it; images already pushed stay pushed, and tags of the others stay where they were.
 pub async fn run(request: PushRequest, session: &Session) -> Result<()> {
     let started = Instant::now();
-    let PushRequest { source, destinations, dry_run } = request;
+    let PushRequest { source, destinations, dry_run, wait } = request;
     match source {
-        PushSource::Built(build) => built(&build, &destinations, dry_run, session).await?,
+        PushSource::Built(build) => built(&build, &destinations, dry_run, wait, session).await?,
         PushSource::Existing(image) => {
             let destination = destinations.first().ok_or_else(|| Problem::usage("there is no destination"))?;
-            existing::push(&image, destination, dry_run, session).await?;
+            existing::push(&image, destination, dry_run, wait, session).await?;
         }
     }
     session.emit(&Event::Finished { elapsed: started.elapsed() });
@@ -61,22 +67,75 @@ struct Pushing<'a> {
     session: &'a Session,
 }
 
-async fn built(build: &BuildRequest, destinations: &[Destination], dry_run: bool, session: &Session) -> Result<()> {
+async fn built(
+    build: &BuildRequest,
+    destinations: &[Destination],
+    dry_run: bool,
+    wait: Option<Duration>,
+    session: &Session,
+) -> Result<()> {
     build::refuse_early(build)?;
+    let locking = Locking::read(&build.lock).await?;
     let logins = Logins::new(destinations.first().map(|first| first.aws.clone()).unwrap_or_default());
     let reached = reach(destinations, dry_run, &logins, session).await?;
+    let architectures: Vec<_> = build.images.iter().map(|image| image.architecture).collect();
+    let functions = Functions::prepare(destinations, &reached, &architectures, session).await?;
     let binaries = draft::binaries(build, session).await?;
     let store = open(build.store.clone(), session).await?;
-    let drafting = Drafting { request: build, base_bytes: BaseBytes::Left, logins: &logins, store: &store, session };
+    let base_bytes = BaseBytes::Left;
+    let drafting = Drafting { request: build, base_bytes, locking: &locking, logins: &logins, store: &store, session };
     let drafts = drafting.drafts(binaries).await?;
+    functions.compare(&drafts.iter().map(|draft| draft.architecture).collect::<Vec<_>>())?;
+    if locking.request.locked {
+        foresee(build, &drafts, &locking, &store, session).await?;
+    }
+    let mut found = Findings { complete: locking.request.complete, ..Findings::default() };
+    let (mut pushed_images, mut digests) = (Vec::new(), Vec::new());
     for ((draft, destination), reached) in drafts.iter().zip(destinations).zip(&reached) {
         let (package, bin) = (draft.request.package.as_str(), draft.request.bin.as_str());
         let pushing = Pushing { package, bin, destination, reached, dry_run, store: &store, session };
-        let pushed = push(build, draft, &pushing).await;
+        let pushed = push(build, draft, &locking, &pushing).await;
         let context = |problem: Problem| problem.context(format!("could not push image `{bin}`"));
-        if drafts.len() > 1 { pushed.map_err(context)? } else { pushed? }
+        let (outcome, of_image) = if drafts.len() > 1 { pushed.map_err(context)? } else { pushed? };
+        found.bases.extend(of_image.bases);
+        found.layers.extend(of_image.layers);
+        match outcome {
+            Outcome::Pushed(image) => pushed_images.push(image),
+            Outcome::Planned(digest) => digests.push(digest),
+        }
     }
-    Ok(())
+    if dry_run {
+        return functions.plan(&digests, session).await;
+    }
+    {
+        let (store, session) = (Arc::clone(&store), session.clone());
+        blocking(move || locking.save(&found, &store, &session)).await?;
+    }
+    functions.deploy(&pushed_images, wait, &store, session).await
+}
+
+/// What became of an image.
+enum Outcome {
+    Pushed(Pushed),
+    /// Nothing; its digest, if that is known before it is made.
+    Planned(Option<Digest>),
+}
+
+/// Refuses a push that would change the lock before anything is sent, as far as it is known what layers will be.
+async fn foresee(
+    build: &BuildRequest,
+    drafts: &[Draft],
+    locking: &Locking,
+    store: &Arc<Store>,
+    session: &Session,
+) -> Result<()> {
+    let mut foreseen = Vec::new();
+    for draft in drafts {
+        let pipeline = Arc::new(Pipeline::new(build.threads, draft.request.compression_level));
+        foreseen.push(recall(draft, &pipeline, false, store, session).await?);
+    }
+    let images: Vec<_> = drafts.iter().zip(foreseen.iter().map(Vec::as_slice)).collect();
+    locking.foresee(&images, session)
 }
 
 /// The target of each destination; a repository that several share is looked for once.
@@ -106,7 +165,12 @@ async fn open(root: std::path::PathBuf, session: &Session) -> Result<Arc<Store>>
 }
 
 /// Pushes one image of ours.
-async fn push(build: &BuildRequest, draft: &Draft, pushing: &Pushing<'_>) -> Result<()> {
+async fn push(
+    build: &BuildRequest,
+    draft: &Draft,
+    locking: &Locking,
+    pushing: &Pushing<'_>,
+) -> Result<(Outcome, Findings)> {
     let (store, session) = (pushing.store, pushing.session);
     let pipeline = Arc::new(Pipeline::new(build.threads, draft.request.compression_level));
     let (mut layers, mut made) = (Vec::new(), Vec::new());
@@ -116,32 +180,47 @@ async fn push(build: &BuildRequest, draft: &Draft, pushing: &Pushing<'_>) -> Res
         made.push(Made::Known(layer.clone()));
     }
     let recalled = recall(draft, &pipeline, build.no_cache, store, session).await?;
-    for (spec, known) in draft.specs.iter().zip(recalled) {
+    for ((spec, locked), known) in draft.specs.iter().zip(&draft.locked).zip(recalled) {
         let (source, cell) = supply::recipe(spec.clone(), &pipeline, store, session);
-        match known {
-            Some(layer) => {
-                let source =
-                    if store.contains(&layer.descriptor) { supply::stored(store, &layer.descriptor) } else { source };
-                layers.push(to_push(&layer, Supply::Here(source), Vec::new()));
-                made.push(Made::Known(layer));
-            }
-            None => {
-                let at_most = gzip::bound(tarball::size(&spec.entries));
-                let (name, supply) = (spec.name.clone(), Supply::Here(source));
-                layers.push(LayerToPush { name, known: None, at_most, supply, lenders: Vec::new() });
-                made.push(Made::OnTheWay(spec.name.clone(), cell));
-            }
-        }
+        let Some(layer) = known else {
+            let at_most = gzip::bound(spec.tar_size());
+            let (name, supply) = (spec.name.clone(), Supply::Made(source));
+            layers.push(LayerToPush { name, known: None, at_most, supply, lenders: Vec::new() });
+            made.push(Made::OnTheWay(spec.name.clone(), cell));
+            continue;
+        };
+        let supply = if store.contains(&layer.descriptor) {
+            Supply::Here(supply::stored(store, &layer.descriptor))
+        } else if spec.told.is_some() {
+            Supply::Absent { expected: locked.expected.clone() }
+        } else {
+            Supply::Made(source)
+        };
+        layers.push(to_push(&layer, supply, Vec::new()));
+        made.push(Made::Again(layer, cell));
     }
     let all = || made.iter().map(Made::layer).collect::<Result<Vec<_>>>();
-    let compose = || draft.compose(&all()?, build.source_date_epoch);
-    let Some((image, push)) = send(&layers, compose, pushing).await? else { return Ok(()) };
-    conclude(draft.result(&image, &all()?), &push, pushing)
+    let mut found = Findings::default();
+    let compose = || {
+        let all = all()?;
+        // All blobs are there, and nothing names them yet.
+        found = locking.findings(&[(draft, &all)], session)?;
+        locking.check(&found, session)?;
+        draft.compose(&all, build.source_date_epoch)
+    };
+    let Some((image, push)) = send(&layers, compose, pushing).await? else {
+        let known = all().ok().map(|layers| draft.compose(&layers, build.source_date_epoch)).transpose()?;
+        return Ok((Outcome::Planned(known.map(|image| image.digest())), found));
+    };
+    let result = conclude(draft.result(&image, &all()?), &push, pushing)?;
+    Ok((Outcome::Pushed(Pushed { result, architecture: image.architecture }), found))
 }
 
-/// A layer of ours, which may still have to be made.
+/// A layer, which may still have to be made.
 enum Made {
     Known(Layer),
+    /// Known, but what it is made again as, if it is, is what counts.
+    Again(Layer, Cell),
     OnTheWay(String, Cell),
 }
 
@@ -149,12 +228,16 @@ impl Made {
     fn layer(&self) -> Result<Layer> {
         match self {
             Self::Known(layer) => Ok(layer.clone()),
+            Self::Again(layer, cell) => Ok(made(cell).unwrap_or_else(|| layer.clone())),
             Self::OnTheWay(name, cell) => {
-                let made = cell.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                made.ok_or_else(|| Problem::failed(format!("layer `{name}` was confirmed before it was made")))
+                made(cell).ok_or_else(|| Problem::failed(format!("layer `{name}` was confirmed before it was made")))
             }
         }
     }
+}
+
+fn made(cell: &Cell) -> Option<Layer> {
+    cell.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// What the records know of each layer to be made; assets whose files were touched are hashed for it, several at once.
@@ -169,7 +252,7 @@ async fn recall(
     let recalls = draft.specs.iter().cloned().map(|spec: LayerSpec| {
         let (pipeline, store, session) = (Arc::clone(pipeline), Arc::clone(store), session.clone());
         async move {
-            if no_cache {
+            if no_cache && spec.told.is_none() {
                 return Ok(None);
             }
             blocking(move || pipeline.recall(&spec, &store, &session)).await
@@ -184,9 +267,9 @@ fn base_supply(base: &Base, index: usize, layer: &Layer, offline: bool, store: &
         return Supply::Here(supply::stored(store, &layer.descriptor));
     }
     match base.layer_source(index) {
-        Some(_) if offline && base.repository().is_some() => Supply::Absent,
+        Some(_) if offline && base.repository().is_some() => Supply::Absent { expected: None },
         Some(source) => Supply::Base(source),
-        None => Supply::Absent,
+        None => Supply::Absent { expected: None },
     }
 }
 
@@ -228,10 +311,17 @@ async fn send(
 }
 
 /// Writes down and tells what was pushed.
-fn conclude(mut result: ImageResult, push: &PushResult, pushing: &Pushing<'_>) -> Result<()> {
+fn conclude(mut result: ImageResult, push: &PushResult, pushing: &Pushing<'_>) -> Result<ImageResult> {
     result.image_uri = Some(push.image_uri.clone());
     result.tags.clone_from(&push.tags);
     let result = result_file::write(pushing.store, &result)?;
     pushing.session.emit(&Event::ImagePushed { image: &result, push });
-    Ok(())
+    Ok(result)
+}
+
+/// The registry and the repository of a base in ECR.
+pub(super) fn base_in_ecr(reference: &str) -> Option<(RegistryHost, String)> {
+    let (host, _) = reference.split_once('/')?;
+    let reference: Reference = reference.parse().ok()?;
+    Some((RegistryHost::parse(host)?, reference.repository().to_owned()))
 }

@@ -21,7 +21,7 @@ use crate::registry::{Client, Patience};
 
 /// A place that images can be pushed to.
 #[derive(Debug, Clone)]
-pub(super) struct Reached {
+pub(in crate::commands) struct Reached {
     pub target: Target,
     /// Whether the repository is not there, and would be made but for `--dry-run`.
     pub is_imagined: bool,
@@ -31,7 +31,7 @@ pub(super) struct Reached {
 ///
 /// # Errors
 /// When there is no such place, or no way in.
-pub(super) async fn reach(
+pub(in crate::commands) async fn reach(
     destination: &Destination,
     dry_run: bool,
     logins: &Logins,

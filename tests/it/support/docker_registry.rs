@@ -1,7 +1,7 @@
 //! Debian's `docker-registry`, a real registry server, on a free port with storage of its own.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use cargo_lambda_image::oci::Digest;
@@ -39,11 +39,20 @@ impl DockerRegistry {
         Self::serve(Some(USER.1))
     }
 
+    /// One that only [`USER`] may use, by TLS with this certificate and key.
+    pub fn start_with_tls((certificate, key): (PathBuf, PathBuf)) -> Self {
+        Self::serve_by(Some(USER.1), Some((certificate, key)))
+    }
+
     fn serve(password: Option<&'static str>) -> Self {
+        Self::serve_by(password, None)
+    }
+
+    fn serve_by(password: Option<&'static str>, tls: Option<(PathBuf, PathBuf)>) -> Self {
         let storage = TempDir::new().expect("a temporary directory");
         let log = storage.path().join("log");
         let config = storage.path().join("config.yml");
-        fs::write(&config, configuration(storage.path(), password)).expect("a written configuration");
+        fs::write(&config, configuration(storage.path(), password, tls)).expect("a written configuration");
         let process = Command::new(tool("docker-registry"))
             .arg("serve")
             .arg(&config)
@@ -133,7 +142,7 @@ impl Drop for DockerRegistry {
 }
 
 /// JSON is YAML too.
-fn configuration(storage: &Path, password: Option<&str>) -> String {
+fn configuration(storage: &Path, password: Option<&str>, tls: Option<(PathBuf, PathBuf)>) -> String {
     let mut config = serde_json::json!({
         "version": 0.1,
         "log": {"level": "info", "accesslog": {"disabled": true}},
@@ -144,6 +153,9 @@ fn configuration(storage: &Path, password: Option<&str>) -> String {
         let file = storage.join("htpasswd");
         fs::write(&file, HTPASSWD).expect("a written password file");
         config["auth"] = serde_json::json!({"htpasswd": {"realm": "registry", "path": file}});
+    }
+    if let Some((certificate, key)) = tls {
+        config["http"]["tls"] = serde_json::json!({"certificate": certificate, "key": key});
     }
     config.to_string()
 }

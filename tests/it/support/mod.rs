@@ -2,10 +2,12 @@
 
 pub(crate) mod assets;
 pub mod child;
+pub mod cloud;
 pub mod docker_registry;
 pub mod emulator;
 pub mod hello;
 pub mod images;
+pub mod lambda;
 pub mod lambda_base;
 pub mod layout;
 pub mod moto;

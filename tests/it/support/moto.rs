@@ -21,6 +21,15 @@ pub struct Moto {
 
 impl Moto {
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// One whose functions take only images that its own ECR has.
+    pub fn start_with_images() -> Self {
+        Self::start_with(&[("MOTO_LAMBDA_STUB_ECR", "false")])
+    }
+
+    fn start_with(environment: &[(&str, &str)]) -> Self {
         let directory = TempDir::new().expect("a temporary directory");
         let log = directory.path().join("log");
         let program = target_directory().join("tools/moto/bin/moto_server");
@@ -31,6 +40,7 @@ impl Moto {
         );
         let process = Command::new(program)
             .args(["-H", "127.0.0.1", "-p", "0"])
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log).expect("a log file"))
@@ -46,6 +56,21 @@ impl Moto {
             rest.split_once('\n').map(|(url, _)| url.trim().to_owned())
         });
         moto
+    }
+
+    /// Makes a role that Lambda may assume.
+    pub fn create_role(&self, name: &str) {
+        const TRUST: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"sts:AssumeRole","#;
+        let trust = format!("{TRUST}\"Principal\":{{\"Service\":\"lambda.amazonaws.com\"}}}}]}}");
+        let form = [("Action", "CreateRole"), ("Version", "2010-05-08"), ("RoleName", name)];
+        let form: Vec<_> = form.into_iter().chain([("AssumeRolePolicyDocument", trust.as_str())]).collect();
+        block_on(async {
+            let client = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+            let url = reqwest::Url::parse_with_params(&self.url, form).expect("a URL");
+            let credential = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/iam/aws4_request";
+            let answer = client.get(url).header("authorization", credential).send().await.expect("an answer of moto");
+            assert!(answer.status().is_success(), "{:?}", answer.text().await);
+        });
     }
 
     /// The answer to an operation of ECR in `region`, asked past the library.

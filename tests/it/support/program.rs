@@ -36,7 +36,12 @@ impl Program {
         Self::of("push", directory)
     }
 
-    /// Another command, run in `directory`.
+    /// `cargo-lambda-image iam-policy`, run in `directory`.
+    pub fn policy(directory: &Path) -> Self {
+        Self::of("iam-policy", directory)
+    }
+
+    /// Another of the program's commands, run in `directory`.
     pub fn of(subcommand: &str, directory: &Path) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cargo-lambda-image"));
         command.arg(subcommand).current_dir(directory).env_clear();

@@ -28,10 +28,16 @@ impl Tunnel {
             .with_single_cert(vec![made.cert.der().clone()], key)
             .expect("a configuration");
         let certificates = TempDir::new().expect("a temporary directory");
+        std::fs::write(certificates.path().join("key.pem"), made.signing_key.serialize_pem()).expect("written");
         std::fs::write(certificates.path().join("authority.pem"), made.cert.pem()).expect("written");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("its address");
         (Self { address, certificates, listener: Some(listener) }, config)
+    }
+
+    /// The certificate and key that the end serves with, as files, for a server that is another program.
+    pub fn files(&self) -> (PathBuf, PathBuf) {
+        (self.authority(), self.certificates.path().join("key.pem"))
     }
 
     /// Leads every connection to `end`.

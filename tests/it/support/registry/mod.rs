@@ -291,9 +291,14 @@ impl FaultRegistry {
 
     /// Takes a blob away.
     pub fn forget(&self, repository: &str, bytes: &[u8]) {
+        self.forget_digest(repository, &Digest::of(bytes));
+    }
+
+    /// Takes away the blob of this digest.
+    pub fn forget_digest(&self, repository: &str, digest: &Digest) {
         let mut shared = self.shared.lock().expect("no panic under the lock");
         let repository = shared.repositories.get_mut(repository).expect("a repository");
-        repository.blobs.remove(&Digest::of(bytes).to_string());
+        repository.blobs.remove(&digest.to_string());
     }
 
     /// Lets a tag point to other bytes.

@@ -1,0 +1,46 @@
+//! What the commands can be told that renew the lock, or say what in it could be renewed.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{BuildArgs, ManifestArgs, TalkArgs};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  cargo lambda-image update
+  cargo lambda-image update base --dry-run
+  cargo lambda-image update models/large.onnx";
+
+/// What `update` can be told: all that `build` can, so that it finds the same images.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct UpdateArgs {
+    /// What `build` is told.
+    #[command(flatten)]
+    pub build: BuildArgs,
+
+    /// `base`, or the destination of an asset or one of its files [default: all that is outdated]
+    #[arg(value_name = "WHAT")]
+    pub what: Vec<String>,
+
+    /// Say what would change, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// What `outdated` can be told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct OutdatedArgs {
+    // First, as in `build`.
+    /// How much is said, and how.
+    #[command(flatten)]
+    pub talk: TalkArgs,
+
+    /// Directory for all generated artifacts
+    #[arg(long, value_name = "DIRECTORY")]
+    pub target_dir: Option<PathBuf>,
+
+    /// What Cargo may change and reach.
+    #[command(flatten)]
+    pub manifest: ManifestArgs,
+}

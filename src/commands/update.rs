@@ -1,0 +1,232 @@
+//! `cargo lambda-image update`: what bases' tags mean now, and layers anew; the lock is written, and nothing is built.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::blocking;
+use super::draft::facts;
+use super::lock::{Locking, Used, base_key, describe_base};
+use super::login::Logins;
+use crate::aws;
+use crate::base::{self, BaseRequest};
+use crate::config::{BuildRequest, ImageRequest, Renewed, UpdateRequest};
+use crate::event::{Event, Session};
+use crate::layer::Pipeline;
+use crate::layer::gzip::FORMAT_VERSION;
+use crate::layer::make::Reuse;
+use crate::layer::plan;
+use crate::layer::tree::Tree;
+use crate::lock::change::changes;
+use crate::lock::{BaseKey, Findings, LayerKey, LockedBase, LockedLayer};
+use crate::platform::Architecture;
+use crate::problem::{Problem, Result};
+use crate::store::Store;
+
+/// What the parts of an update share.
+struct Updating<'a> {
+    request: &'a BuildRequest,
+    locking: Arc<Locking>,
+    logins: Logins,
+    store: Arc<Store>,
+    session: &'a Session,
+    dry_run: bool,
+}
+
+/// Renews the lock.
+///
+/// # Errors
+/// When a base is not to be had, or a layer cannot be made; the lock stays as it was then.
+pub async fn run(request: UpdateRequest, session: &Session) -> Result<()> {
+    let UpdateRequest { build, renewed, dry_run } = request;
+    let store = {
+        let (root, session) = (build.store.clone(), session.clone());
+        Arc::new(blocking(move || Store::open(&root, &session)).await?)
+    };
+    let locking = Locking::read(&build.lock).await?;
+    let logins = Logins::new(aws::Settings::default());
+    let updating = Updating { request: &build, locking, logins, store, session, dry_run };
+    let wants_bases = matches!(renewed, Renewed::Outdated | Renewed::Only { bases: true, .. });
+    let mut found = Findings::default();
+    if wants_bases {
+        found.bases = updating.bases().await?;
+    }
+    found.layers = updating.layers(&renewed, &found.bases).await?;
+    let Updating { locking, store, .. } = updating;
+    if dry_run {
+        let changes: Vec<_> =
+            changes(&locking.lock, &locking.lock.after(&found)).iter().map(ToString::to_string).collect();
+        session.emit(&Event::Locked { path: &locking.request.path, changes: &changes, dry_run });
+        return Ok(());
+    }
+    let session = session.clone();
+    blocking(move || locking.save(&found, &store, &session)).await
+}
+
+impl Updating<'_> {
+    /// What the bases of all images mean now, for every platform that is locked, or that would be built.
+    async fn bases(&self) -> Result<BTreeMap<BaseKey, LockedBase>> {
+        let mut wanted = BTreeMap::new();
+        for image in &self.request.images {
+            let mut architectures = self.locked_architectures(image);
+            if architectures.is_empty() {
+                architectures.push(image.architecture.unwrap_or(Architecture::Amd64));
+            }
+            for architecture in architectures {
+                if let Some(key) = base_key(&image.base, &image.base_directory, architecture) {
+                    wanted.insert(key, (image, architecture));
+                }
+            }
+        }
+        let mut found = BTreeMap::new();
+        for (key, (image, architecture)) in wanted {
+            let base = self.base(image, architecture, &key).await?;
+            found.insert(key, base);
+        }
+        Ok(found)
+    }
+
+    fn locked_architectures(&self, image: &ImageRequest) -> Vec<Architecture> {
+        let is_locked = |architecture: &Architecture| {
+            let key = base_key(&image.base, &image.base_directory, *architecture);
+            key.is_some_and(|key| self.locking.lock.bases.contains_key(&key))
+        };
+        [Architecture::Amd64, Architecture::Arm64].into_iter().filter(is_locked).collect()
+    }
+
+    async fn base(&self, image: &ImageRequest, architecture: Architecture, key: &BaseKey) -> Result<LockedBase> {
+        let wanted = BaseRequest {
+            reference: image.base.clone(),
+            directory: image.base_directory.clone(),
+            architecture,
+            pinned: None,
+            offline: false,
+            no_cache: self.request.no_cache,
+        };
+        let base = base::resolve(&wanted, &|registry| self.logins.of(registry), &self.store, self.session).await?;
+        let digest =
+            base.digest.ok_or_else(|| Problem::failed(format!("base image `{}` has no digest", base.shown)))?;
+        let locked = self.locking.lock.bases.get(key);
+        match locked.filter(|locked| locked.digest == digest || self.dry_run) {
+            Some(locked) => Ok(LockedBase { digest, ..locked.clone() }),
+            None if self.dry_run => Ok(describe_base(digest, &[], &Tree::default())),
+            None => {
+                let pipeline = Arc::new(Pipeline::new(self.request.threads, image.compression_level));
+                let layers = base::look(&base, &self.store, &pipeline, self.session).await?;
+                let store = Arc::clone(&self.store);
+                blocking(move || {
+                    let facts = facts(&layers, &store)?;
+                    Ok(describe_base(digest, &facts, &Tree::merge(&facts)))
+                })
+                .await
+            }
+        }
+    }
+
+    /// The layers that are to be made anew, made.
+    async fn layers(
+        &self,
+        renewed: &Renewed,
+        bases: &BTreeMap<BaseKey, LockedBase>,
+    ) -> Result<BTreeMap<LayerKey, LockedLayer>> {
+        if !self.may_renew(renewed) {
+            return Ok(BTreeMap::new());
+        }
+        let (mut found, mut met) = (BTreeMap::new(), BTreeSet::new());
+        for image in &self.request.images {
+            found.extend(self.layers_of(image, renewed, bases, &mut met).await?);
+        }
+        let Renewed::Only { destinations, .. } = renewed else { return Ok(found) };
+        match destinations.iter().find(|wanted| !met.iter().any(|key: &LayerKey| goes_to(key, wanted))) {
+            None => Ok(found),
+            Some(unknown) => {
+                let known: BTreeSet<_> = met.iter().map(|key| format!("`{}`", key.destination)).collect();
+                let known = known.into_iter().collect::<Vec<_>>().join(", ");
+                let help = if known.is_empty() { "there is no asset".to_owned() } else { format!("there are {known}") };
+                Err(Problem::usage(format!("no asset goes to `{unknown}`")).help(help))
+            }
+        }
+    }
+
+    /// Whether any layer may be made anew, so that assets have to be looked at.
+    fn may_renew(&self, renewed: &Renewed) -> bool {
+        match renewed {
+            Renewed::Outdated => self.locking.lock.layers.values().any(|layer| layer.format != FORMAT_VERSION),
+            Renewed::Only { destinations, .. } => !destinations.is_empty(),
+        }
+    }
+
+    async fn layers_of(
+        &self,
+        image: &ImageRequest,
+        renewed: &Renewed,
+        bases: &BTreeMap<BaseKey, LockedBase>,
+        met: &mut BTreeSet<LayerKey>,
+    ) -> Result<BTreeMap<LayerKey, LockedLayer>> {
+        let architectures = self.locked_architectures(image);
+        let architecture = image.architecture.or_else(|| architectures.first().copied()).unwrap_or(Architecture::Amd64);
+        let key = base_key(&image.base, &image.base_directory, architecture);
+        let pinned = key.and_then(|key| bases.get(&key).or_else(|| self.locking.lock.bases.get(&key)));
+        let wanted = BaseRequest {
+            reference: image.base.clone(),
+            directory: image.base_directory.clone(),
+            architecture,
+            pinned: pinned.map(|base| base.digest),
+            offline: false,
+            no_cache: self.request.no_cache,
+        };
+        let base = base::resolve(&wanted, &|registry| self.logins.of(registry), &self.store, self.session).await?;
+        let pipeline = Arc::new(Pipeline::new(self.request.threads, image.compression_level));
+        let base_layers = base::look(&base, &self.store, &pipeline, self.session).await?;
+        let (locking, store, session) = (Arc::clone(&self.locking), Arc::clone(&self.store), self.session.clone());
+        let (image, place, dry_run) = (image.clone(), self.request.store.clone(), self.dry_run);
+        let renewed = renewed.clone();
+        let (found, keys) = blocking(move || {
+            let mut assets = locking.assets(&image, &place)?;
+            let tree = Tree::merge(&facts(&base_layers, &store)?);
+            let specs = plan::plan(std::mem::take(&mut assets.packs), &tree, base_layers.len())?;
+            let (specs, locked) = locking.settle(specs, &assets, image.compression_level, &session)?;
+            let layers = specs.into_iter().zip(locked);
+            let layers = layers.filter_map(|(spec, locked)| Some((spec, (locked.key?, locked.part))));
+            let layers: Vec<_> = layers.collect();
+            let keys: Vec<_> = layers.iter().map(|(_, (key, _))| key.clone()).collect();
+            let is_meant = |key: &LayerKey| match &renewed {
+                Renewed::Outdated => locking.lock.layers.get(key).is_some_and(|layer| layer.format != FORMAT_VERSION),
+                Renewed::Only { destinations, .. } => destinations.iter().any(|wanted| goes_to(key, wanted)),
+            };
+            let (specs, meant): (Vec<_>, Vec<_>) =
+                layers.into_iter().filter(|(spec, (key, _))| spec.told.is_none() && is_meant(key)).unzip();
+            if dry_run {
+                let meant = meant.into_iter().map(|(key, _)| key).collect();
+                return Ok((would_change(&locking, meant), keys));
+            }
+            let made = pipeline.make(&specs, &store, &session, Reuse::Nothing)?;
+            let mut found = BTreeMap::new();
+            for (((key, part), spec), layer) in meant.into_iter().zip(&specs).zip(&made) {
+                let part = part.as_deref();
+                let mut entry = locking.found(&Used { key: &key, spec, part, layer }, &session)?;
+                entry.format = FORMAT_VERSION;
+                found.insert(key, entry);
+            }
+            Ok((found, keys))
+        })
+        .await?;
+        met.extend(keys);
+        Ok(found)
+    }
+}
+
+/// The entries as a dry run tells them: what another version made would get this one's format.
+fn would_change(locking: &Locking, keys: Vec<LayerKey>) -> BTreeMap<LayerKey, LockedLayer> {
+    let renewed = |key: LayerKey| {
+        let entry = locking.lock.layers.get(&key)?;
+        Some((key, LockedLayer { format: FORMAT_VERSION, ..entry.clone() }))
+    };
+    keys.into_iter().filter_map(renewed).collect()
+}
+
+/// Whether a layer goes to, or below, what was asked for, or is a part of an asset that does.
+fn goes_to(key: &LayerKey, wanted: &str) -> bool {
+    let is_below = |place: &str| Path::new(place).starts_with(wanted);
+    is_below(&key.destination) || key.assets.iter().any(|asset| is_below(asset.place()))
+}

@@ -1,0 +1,162 @@
+//! What another machine found out about a layer, from the lock: recorded as if it had been found out here, so that the
+//! steps which skip work need not know where their knowledge comes from.
+//!
+//! Where a layer's files are not here it is all that is known, and the layer is there only if its blob is.
+
+use super::make::{BlobRecord, TarRecord, last_key, layer};
+use super::plan::{LayerSpec, Told};
+use super::{Layer, Pipeline};
+use crate::oci::{Descriptor, media_type};
+use crate::problem::{Problem, Result};
+use crate::store::{Kind, Store};
+
+impl Told {
+    /// The compressed bytes.
+    #[must_use]
+    pub fn descriptor(&self) -> Descriptor {
+        let Self { digest, size, .. } = *self;
+        Descriptor { media_type: media_type::OCI_LAYER_GZIP.to_owned(), digest, size }
+    }
+}
+
+impl Pipeline {
+    /// Records what a layer was when another machine made it: its tar is hashed before it is packed then, if it has the
+    /// same size, and the digest of an equal tar is known. A blob made here stays what counts, unless only the other one
+    /// is in the store.
+    ///
+    /// # Errors
+    /// When a record cannot be written.
+    pub fn learn(&self, spec: &LayerSpec, told: &Told, store: &Store) -> Result<()> {
+        let Told { diff_id, digest, size, uncompressed_size } = *told;
+        if spec.told.is_some() || spec.tar_size() != uncompressed_size {
+            return Ok(());
+        }
+        let records = store.records();
+        let (tar, last) = (TarRecord { diff_id, uncompressed_size }, last_key(spec, uncompressed_size));
+        if records.get::<TarRecord>(Kind::Fingerprint, &last).as_ref() != Some(&tar) {
+            records.put(Kind::Fingerprint, &last, &tar)?;
+        }
+        let (blob, key) = (BlobRecord { digest, size, uncompressed_size }, self.blob_key(diff_id));
+        let is_better = match records.get::<BlobRecord>(Kind::Layer, &key) {
+            None => true,
+            Some(own) if own == blob => false,
+            Some(own) => {
+                store.contains(&told.descriptor()) || !store.contains(&made(spec, &own, tar, store).descriptor)
+            }
+        };
+        if is_better {
+            records.put(Kind::Layer, &key, &blob)?;
+        }
+        Ok(())
+    }
+}
+
+fn made(spec: &LayerSpec, blob: &BlobRecord, tar: TarRecord, store: &Store) -> Layer {
+    layer(spec.name.clone(), spec.origin, store, tar.diff_id, blob, true)
+}
+
+/// The layer that the lock tells of, wherever its bytes are.
+pub(super) fn told_layer(spec: &LayerSpec, told: &Told, store: &Store) -> Layer {
+    let Told { diff_id, digest, size, uncompressed_size } = *told;
+    made(spec, &BlobRecord { digest, size, uncompressed_size }, TarRecord { diff_id, uncompressed_size }, store)
+}
+
+/// The same, if its bytes are in the store.
+pub(super) fn told_in_store(spec: &LayerSpec, told: &Told, store: &Store) -> Result<Layer> {
+    let layer = told_layer(spec, told, store);
+    if store.contains(&layer.descriptor) {
+        return Ok(layer);
+    }
+    let message = format!("layer `{}` ({}) is not in the store, and its files are not here", spec.name, told.digest);
+    Err(Problem::failed(message).help("run the command again, which fetches it"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Origin;
+    use super::super::entries::{Content, Entry, Source, Stat};
+    use super::super::make::Reuse;
+    use super::*;
+    use crate::event::Session;
+    use crate::oci::{DiffId, Digest};
+
+    struct World {
+        directory: tempfile::TempDir,
+        pipeline: Pipeline,
+    }
+
+    impl World {
+        fn new() -> Self {
+            Self { directory: tempfile::tempdir().expect("a temporary directory"), pipeline: Pipeline::new(1, 2) }
+        }
+
+        fn store(&self, name: &str) -> Store {
+            Store::open(&self.directory.path().join(name), &Session::silent()).expect("a store")
+        }
+
+        fn spec(&self, content: &[u8]) -> LayerSpec {
+            let path = self.directory.path().join("file");
+            std::fs::write(&path, content).expect("written");
+            let stat = Stat::of(&std::fs::metadata(&path).expect("there"));
+            let source = Source { path, follow: false, executable: false, stat };
+            let entries = vec![Entry { path: "file".into(), content: Content::File(source) }];
+            LayerSpec { name: "file".into(), origin: Origin::Asset, entries, packs: vec![0], told: None }
+        }
+
+        fn recall(&self, spec: &LayerSpec, store: &Store) -> Option<Digest> {
+            let layer = self.pipeline.recall(spec, store, &Session::silent()).expect("readable");
+            layer.map(|layer| layer.descriptor.digest)
+        }
+    }
+
+    fn told(layer: &Layer) -> Told {
+        let Layer { diff_id, uncompressed_size, ref descriptor, .. } = *layer;
+        Told { diff_id, digest: descriptor.digest, size: descriptor.size, uncompressed_size }
+    }
+
+    #[test]
+    fn an_equal_tar_has_the_digest_that_was_told_and_another_has_none() {
+        let world = World::new();
+        let (first, second) = (world.store("first"), world.store("second"));
+        let spec = world.spec(b"content");
+        let session = Session::silent();
+        let made = world.pipeline.make(std::slice::from_ref(&spec), &first, &session, Reuse::Records).expect("made");
+        assert_eq!(world.recall(&spec, &second), None);
+        world.pipeline.learn(&spec, &told(&made[0]), &second).expect("learned");
+        assert_eq!(world.recall(&spec, &second), Some(made[0].descriptor.digest));
+        assert_eq!(world.recall(&world.spec(b"CONTENT"), &second), None, "the same size and other bytes");
+    }
+
+    #[test]
+    fn a_blob_that_is_here_counts_more_than_one_that_is_told_of() {
+        let world = World::new();
+        let (store, session) = (world.store("store"), Session::silent());
+        let spec = world.spec(b"content");
+        let specs = std::slice::from_ref(&spec);
+        let made = world.pipeline.make(specs, &store, &session, Reuse::Records).expect("made").remove(0);
+        let other = Told { digest: Digest::of(b"other compressor"), ..told(&made) };
+        world.pipeline.learn(&spec, &other, &store).expect("learned");
+        assert_eq!(world.recall(&spec, &store), Some(made.descriptor.digest));
+        std::fs::remove_file(&made.blob).expect("removed");
+        world.pipeline.learn(&spec, &other, &store).expect("learned");
+        assert_eq!(world.recall(&spec, &store), Some(other.digest));
+    }
+
+    #[test]
+    fn a_layer_without_files_is_there_only_with_its_blob() {
+        let world = World::new();
+        let (store, session) = (world.store("store"), Session::silent());
+        let spec = world.spec(b"content");
+        let made =
+            world.pipeline.make(std::slice::from_ref(&spec), &store, &session, Reuse::Records).expect("made").remove(0);
+        let absent = LayerSpec { entries: Vec::new(), told: Some(told(&made)), ..spec };
+        let again =
+            world.pipeline.make(std::slice::from_ref(&absent), &store, &session, Reuse::Nothing).expect("there");
+        assert_eq!((again[0].diff_id, &again[0].descriptor), (made.diff_id, &made.descriptor));
+        let gone = Told { digest: Digest::of(b"gone"), diff_id: DiffId(Digest::of(b"")), ..told(&made) };
+        let gone = LayerSpec { told: Some(gone), ..absent };
+        assert_eq!(world.recall(&gone, &store), Some(Digest::of(b"gone")), "wherever its bytes are");
+        let problem = world.pipeline.make(&[gone], &store, &session, Reuse::Records).expect_err("no blob");
+        assert_eq!(problem.exit().code(), 1);
+    }
+}
