@@ -14,6 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use self::function::{DeployedFunction, FunctionPlan, FunctionStep};
+use crate::finding::{Finding, Verdict};
 use crate::oci::{DiffId, Digest};
 use crate::problem::{Exit, Problem, Result};
 
@@ -51,6 +52,12 @@ pub enum Event<'a> {
     LayerPushed { package: &'a str, bin: &'a str, layer: &'a PushedLayer },
     /// An image is in the repository under all its tags.
     ImagePushed { image: &'a ImageResult, push: &'a PushResult },
+    /// A rule found something in an image that is about to be built.
+    Found { package: &'a str, bin: &'a str, finding: &'a Finding },
+    /// Images were checked: the report, and the answer.
+    Checked { verdicts: &'a [Verdict] },
+    /// A page of the reference was asked for, and is the answer.
+    Explained { page: &'a str },
     /// What has to be done to a function is known: told in a dry run only.
     FunctionPlanned { package: &'a str, bin: &'a str, plan: &'a FunctionPlan },
     /// A function is about to be changed: `what` names the image, or the alias and its version.
@@ -68,7 +75,7 @@ pub enum Event<'a> {
     /// What a locked base's reference means now.
     BaseCompared { reference: &'a str, platform: &'a str, locked: Digest, newest: Digest },
     /// Something in the project was found, and what becomes of it.
-    Found { what: &'a str, becomes: &'a str },
+    Proposed { what: &'a str, becomes: &'a str },
     /// A text, such as a table of settings, was added to a file of the project's.
     Added { what: &'a str, path: &'a Path },
     /// A text that was asked for, such as completions of a shell: printed as it is, by commands that speak no JSON.
@@ -92,6 +99,8 @@ pub enum TaskKind {
     Layer,
     /// An archive or layout is written.
     Write,
+    /// A layer of somebody's image is looked through; its bytes count as they are stored.
+    Check,
     /// A blob is sent to a registry; its bytes count as they are on the wire.
     Push,
 }
@@ -264,6 +273,8 @@ pub trait Reporter: Send + Sync {
 #[derive(Clone)]
 pub struct Session {
     shared: Arc<Shared>,
+    /// Whether images that are built on the way to something else are told of.
+    tells_results: bool,
 }
 
 struct Shared {
@@ -282,7 +293,8 @@ impl fmt::Debug for Session {
 impl Session {
     /// A session that tells `reporter`.
     pub fn new(reporter: Box<dyn Reporter>) -> Self {
-        Self { shared: Arc::new(Shared { reporter, next_task: AtomicU64::new(0), stop: AtomicU8::new(0) }) }
+        let shared = Shared { reporter, next_task: AtomicU64::new(0), stop: AtomicU8::new(0) };
+        Self { shared: Arc::new(shared), tells_results: true }
     }
 
     /// A session nobody listens to.
@@ -297,7 +309,16 @@ impl Session {
 
     /// Tells that something happened.
     pub fn emit(&self, event: &Event<'_>) {
+        if !self.tells_results && matches!(event, Event::ImageBuilt { .. } | Event::Finished { .. }) {
+            return;
+        }
         self.shared.reporter.event(event);
+    }
+
+    /// The same session for a step whose results are not the answer: images that are built to be checked.
+    #[must_use]
+    pub fn for_a_step(&self) -> Self {
+        Self { tells_results: false, ..self.clone() }
     }
 
     /// Tells of a warning.

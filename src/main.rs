@@ -39,8 +39,16 @@ fn prepare() -> Result<(Command, Environment, Settings), Ending> {
         Ending::Told(ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)))
     })?;
     let talk = config::talk_request(cli.command.talk(), &environment).map_err(Ending::Failed)?;
+    if talk.sarif && !matches!(cli.command, Command::Verify(_)) {
+        let problem = Problem::usage("`--message-format sarif` is the form of a report, which `verify` makes");
+        return Err(Ending::Failed(problem.help("use `json`, or run `cargo lambda-image verify`")));
+    }
     let settings = Settings {
-        format: if talk.json { Format::Json } else { Format::Human },
+        format: match (talk.json, talk.sarif) {
+            (true, _) => Format::Json,
+            (false, true) => Format::Sarif,
+            (false, false) => Format::Human,
+        },
         quiet: talk.verbosity == Verbosity::Quiet,
         verbose: talk.verbosity > Verbosity::Normal,
         requests: talk.verbosity > Verbosity::Verbose(1),
@@ -82,6 +90,10 @@ async fn execute(command: Command, environment: &Environment, session: &Session)
         Command::Push(typed) => {
             let request = config::push_request(&typed, environment, session)?;
             commands::push::run(request, session).await
+        }
+        Command::Verify(typed) => {
+            let request = config::verify_request(&typed, environment, session)?;
+            commands::verify::run(request, session).await
         }
         Command::IamPolicy(typed) => {
             let request = config::push_request(&typed, environment, session)?;

@@ -27,7 +27,8 @@ fn rooms() -> BTreeMap<&'static str, (u8, &'static [&'static str])> {
         ("init", (1, &[])),
         ("oci", (0, &[])),
         ("platform", (0, &[])),
-        ("event", (0, &["oci", "problem"])),
+        ("event", (0, &["finding", "oci", "problem"])),
+        ("finding", (0, &["oci"])),
         ("problem", (0, &[])),
         ("units", (0, &[])),
     ])
@@ -80,7 +81,7 @@ fn imports_look_down_only() {
                 let allowed = other == room || other_floor < floor || beside.contains(&other.as_str());
                 // The surface prints facts; it must not know the engines that tell them.
                 let blind = room == "report"
-                    && !["event", "oci", "platform", "problem", "units"].contains(&other.as_str())
+                    && !["event", "finding", "oci", "platform", "problem", "units"].contains(&other.as_str())
                     && other != room;
                 let crossed =
                     NOT_IN_BRIDGES.iter().any(|(bridge, not)| room == *bridge && not.contains(&other.as_str()));

@@ -34,6 +34,7 @@ packages=()
 need() { # COMMAND PACKAGE...
     command -v "$1" >/dev/null || packages+=("${@:2}")
 }
+need buildah buildah
 need cc gcc libc6-dev
 need docker-registry docker-registry
 need fish fish

@@ -39,6 +39,24 @@ pub(super) fn resolve(
     what: &str,
     session: &Session,
 ) -> Result<Image> {
+    let (config_bytes, members) = documents(&files, local, what)?;
+    let config = document::parse_config(&config_bytes, architecture, what)?;
+    let diff_ids = document::diff_ids(&config, what)?;
+    if members.len() != diff_ids.len() {
+        let (has, lists) = (members.len(), diff_ids.len());
+        return Err(Problem::failed(format!("{what} has {has} layers, and its config lists {lists}")));
+    }
+    let pairs = members.iter().zip(diff_ids);
+    let layers = pairs.map(|(member, diff_id)| layer(&files, member, diff_id, what, session)).collect::<Result<_>>()?;
+    let documents = Documents { config: config_bytes, manifest: None };
+    Ok(Image { digest: None, config, layers, documents, source: Source::Local(Arc::new(files)) })
+}
+
+/// The config of the image that `local` names, and the names of its layers.
+///
+/// # Errors
+/// When it is no such archive, or holds no such image.
+pub(super) fn documents(files: &Files, local: &LocalReference, what: &str) -> Result<(Vec<u8>, Vec<String>)> {
     let manifest = files.small("manifest.json", MAX_MANIFEST).map_err(|problem| {
         Problem::usage(format!("`{}` is not what `docker save` writes", local.path.display()))
             .because(problem)
@@ -54,17 +72,7 @@ pub(super) fn resolve(
         let found = Digest::of(&config_bytes);
         return Err(Problem::failed(format!("the config of {what} is damaged: expected {expected}, found {found}")));
     }
-    let config = document::parse_config(&config_bytes, architecture, what)?;
-    let diff_ids = document::diff_ids(&config, what)?;
-    let members = image.layers.as_deref().unwrap_or_default();
-    if members.len() != diff_ids.len() {
-        let (has, lists) = (members.len(), diff_ids.len());
-        return Err(Problem::failed(format!("{what} has {has} layers, and its config lists {lists}")));
-    }
-    let pairs = members.iter().zip(diff_ids);
-    let layers = pairs.map(|(member, diff_id)| layer(&files, member, diff_id, what, session)).collect::<Result<_>>()?;
-    let documents = Documents { config: config_bytes, manifest: None };
-    Ok(Image { digest: None, config, layers, documents, source: Source::Local(Arc::new(files)) })
+    Ok((config_bytes, image.layers.clone().unwrap_or_default()))
 }
 
 fn pick<'a>(images: &'a [Saved], local: &LocalReference, what: &str) -> Result<&'a Saved> {

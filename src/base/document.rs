@@ -174,14 +174,7 @@ pub(super) fn choose<'a>(entries: &'a [Entry], architecture: Architecture, what:
 /// # Errors
 /// When it is no config, or one for another platform.
 pub(super) fn parse_config(bytes: &[u8], architecture: Architecture, what: &str) -> Result<Value> {
-    if values_at_most(bytes) > MAX_CONFIG_VALUES {
-        let message = format!("the config of {what} has more than {MAX_CONFIG_VALUES} values");
-        return Err(Problem::failed(message).help("no real image has so many; take another base"));
-    }
-    let config: Value = serde_json::from_slice(bytes)
-        .ok()
-        .filter(Value::is_object)
-        .ok_or_else(|| Problem::failed(format!("the config of {what} is not a JSON object")))?;
+    let config = json_config(bytes, what)?;
     let word = |key: &str| config.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (os, found) = (word("os"), word("architecture"));
     if os != "linux" || found != architecture.oci() {
@@ -192,6 +185,19 @@ pub(super) fn parse_config(bytes: &[u8], architecture: Architecture, what: &str)
         .help("build for another platform (`--x86-64`, `--arm64`), or take another base"));
     }
     Ok(config)
+}
+
+/// Reads an image config, whatever it says.
+///
+/// # Errors
+/// When it is no JSON object, or one that would take too much memory.
+pub(super) fn json_config(bytes: &[u8], what: &str) -> Result<Value> {
+    if values_at_most(bytes) > MAX_CONFIG_VALUES {
+        let message = format!("the config of {what} has more than {MAX_CONFIG_VALUES} values");
+        return Err(Problem::failed(message).help("no real image has so many; take another base"));
+    }
+    let config = serde_json::from_slice(bytes).ok().filter(Value::is_object);
+    config.ok_or_else(|| Problem::failed(format!("the config of {what} is not a JSON object")))
 }
 
 /// A bound of how many values some JSON has, found without reading them into memory.

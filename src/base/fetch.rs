@@ -7,7 +7,6 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek as _, Write as _};
 use std::sync::Arc;
 
-use flate2::read::MultiGzDecoder;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -16,6 +15,7 @@ use super::flow::{Counted, Feed, Step};
 use super::{Base, BaseLayer, Compression, Holder, Source};
 use crate::event::{Session, Task, TaskKind, TaskOutcome};
 use crate::layer::facts::LayerFacts;
+use crate::layer::gunzip::Members;
 use crate::layer::{Layer, Origin, Pipeline, facts};
 use crate::oci::{Descriptor, HashingWriter, media_type};
 use crate::problem::{IoContext as _, Problem, Result};
@@ -293,7 +293,7 @@ impl Fetch {
         {
             return Ok(size);
         }
-        self.scan(layer, BufReader::with_capacity(128 * 1024, self.store.open_blob(&layer.descriptor)?))
+        self.scan(layer, self.store.open_blob(&layer.descriptor)?)
     }
 
     /// The size of a layer's tar, if it was looked through before and what was found is known.
@@ -304,8 +304,9 @@ impl Fetch {
 
     /// Reads the tar inside a gzip layer to its end, compares it with the config, and records its facts.
     fn scan(&self, layer: &BaseLayer, gzip: impl Read) -> Result<u64> {
-        let tar = Capped { inner: MultiGzDecoder::new(gzip), left: MAX_UNPACKED };
-        let (diff_id, facts) = facts::scan(tar, &self.session)?;
+        let mut tar = Capped { inner: Members::new(BufReader::with_capacity(128 * 1024, gzip)), left: MAX_UNPACKED };
+        let (diff_id, mut facts) = facts::scan(&mut tar, &self.session)?;
+        facts.gzip = Some((layer.descriptor.digest, tar.inner.facts()));
         if diff_id != layer.diff_id {
             return Err(Problem::failed(format!("its tar is {diff_id}, and the config says {}", layer.diff_id))
                 .help("the image contradicts itself; take another, or build it again"));

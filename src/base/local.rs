@@ -53,28 +53,37 @@ pub(super) fn resolve(reference: &BaseReference, architecture: Architecture, ses
     }
 }
 
-/// The image of an OCI layout (image-spec, image-layout.md).
-fn layout(files: Files, local: &LocalReference, architecture: Architecture, what: &str) -> Result<Image> {
+/// The `index.json` of an OCI layout (image-spec, image-layout.md).
+///
+/// # Errors
+/// When it is no layout.
+pub(super) fn index_of(files: &Files, local: &LocalReference) -> Result<Vec<u8>> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Version {
         image_layout_version: String,
     }
-    let not_a_layout = |why: &str| {
-        Problem::usage(format!("`{}` is not an OCI image layout: {why}", local.path.display()))
-            .help("`skopeo copy SOURCE oci:DIR` makes one")
-    };
     if !files.has("oci-layout") {
-        return Err(not_a_layout("it has no file `oci-layout`"));
+        return Err(not_a_layout(local, "it has no file `oci-layout`"));
     }
     let version: Version = serde_json::from_slice(&files.small("oci-layout", MAX_MANIFEST)?)
-        .map_err(|_| not_a_layout("`oci-layout` is not JSON"))?;
+        .map_err(|_| not_a_layout(local, "`oci-layout` is not JSON"))?;
     if !version.image_layout_version.starts_with("1.") {
-        return Err(not_a_layout(&format!("its version is `{}`", version.image_layout_version.escape_debug())));
+        return Err(not_a_layout(local, &format!("its version is `{}`", version.image_layout_version.escape_debug())));
     }
-    let index = files.small("index.json", MAX_MANIFEST)?;
+    files.small("index.json", MAX_MANIFEST)
+}
+
+fn not_a_layout(local: &LocalReference, why: &str) -> Problem {
+    Problem::usage(format!("`{}` is not an OCI image layout: {why}", local.path.display()))
+        .help("`skopeo copy SOURCE oci:DIR` makes one")
+}
+
+/// The image of an OCI layout.
+fn layout(files: Files, local: &LocalReference, architecture: Architecture, what: &str) -> Result<Image> {
+    let index = index_of(&files, local)?;
     let Document::Index(entries) = document::parse(&index, "", what)? else {
-        return Err(not_a_layout("`index.json` is not an index"));
+        return Err(not_a_layout(local, "`index.json` is not an index"));
     };
     let mut chosen = pick(&entries, local, architecture, what)?.descriptor();
     for _ in 0..MAX_DEPTH {
@@ -130,7 +139,8 @@ fn pick<'a>(entries: &'a [Entry], local: &LocalReference, architecture: Architec
     }
 }
 
-fn blob_name(digest: &Digest) -> String {
+/// The name of a blob in a layout.
+pub(super) fn blob_name(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
@@ -155,7 +165,7 @@ enum Member {
 }
 
 impl Files {
-    fn directory(path: &Path) -> Result<Self> {
+    pub(super) fn directory(path: &Path) -> Result<Self> {
         if !path.is_dir() {
             return Err(Problem::usage(format!("there is no directory `{}`", path.display()))
                 .help("a layout in a tar file is written `oci-archive:FILE`"));
@@ -164,7 +174,7 @@ impl Files {
     }
 
     /// Reads where the members of the tar at `path` lie; their bytes are skipped.
-    fn archive(path: &Path) -> Result<Self> {
+    pub(super) fn archive(path: &Path) -> Result<Self> {
         let shown = path.display();
         // The archive itself may be a symlink: the user named it.
         let file = match File::open(path) {
@@ -229,7 +239,7 @@ impl Files {
     }
 
     /// A small blob of a layout, verified.
-    fn blob(&self, descriptor: &Descriptor, cap: u64) -> Result<Vec<u8>> {
+    pub(super) fn blob(&self, descriptor: &Descriptor, cap: u64) -> Result<Vec<u8>> {
         let bytes = self.small(&blob_name(&descriptor.digest), cap)?;
         let found = Digest::of(&bytes);
         if found == descriptor.digest && bytes.len() as u64 == descriptor.size {

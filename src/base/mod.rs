@@ -5,6 +5,7 @@
 //! - `remote`: images of registries;
 //! - `local`: layouts and archives, `docker`: what `docker save` writes;
 //! - `fetch`: layers into the store, verified, each looked through once; `flow`: their bytes on the way;
+//! - `inspect`: an image of anybody's for the checks, by documents that `found` reads without judging;
 //! - `relay`: layers from where they are straight to whoever takes them.
 //!
 //! Resolving reads small documents only, so that everything else can be checked before bytes move.
@@ -13,6 +14,8 @@ mod docker;
 mod document;
 mod fetch;
 mod flow;
+mod found;
+mod inspect;
 mod local;
 pub mod reference;
 mod relay;
@@ -35,6 +38,7 @@ use crate::registry::credentials::CredentialSource;
 use crate::store::Store;
 
 pub use self::fetch::{look, pull};
+pub use self::inspect::{InspectRequest, inspect};
 
 /// Which base image is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -42,17 +42,28 @@ pub fn total(layers: &[LayerSize]) -> Result<()> {
     if total <= MAX_UNCOMPRESSED_BYTES {
         return Ok(());
     }
-    let mut message = format!(
-        "the image has {total} bytes ({}) of uncompressed layers, and Lambda takes at most {MAX_UNCOMPRESSED_BYTES} \
-         ({}): {} bytes too many",
-        units::size(total),
-        units::size(MAX_UNCOMPRESSED_BYTES),
-        total - MAX_UNCOMPRESSED_BYTES,
-    );
-    table(&mut message, "layers", layers.iter().map(|layer| (layer.name.clone(), layer.uncompressed_size)).collect());
-    table(&mut message, "largest files", largest(layers.iter().flat_map(|layer| layer.files.clone()).collect()));
+    let message = format!("{}{}", over(total, MAX_UNCOMPRESSED_BYTES), tables(layers));
     Err(Problem::refused(message)
         .help("leave files out with `exclude`, or load what is seldom needed from S3 or EFS at run time"))
+}
+
+/// That `total` bytes are more than `limit`.
+pub(super) fn over(total: u64, limit: u64) -> String {
+    format!(
+        "the image has {total} bytes ({}) of uncompressed layers, and {} takes at most {limit} ({}): {} bytes too many",
+        units::size(total),
+        if limit == MAX_UNCOMPRESSED_BYTES { "Lambda" } else { "the project" },
+        units::size(limit),
+        total.saturating_sub(limit),
+    )
+}
+
+/// The layers in order and the largest files of all.
+pub(super) fn tables(layers: &[LayerSize]) -> String {
+    let mut text = String::new();
+    table(&mut text, "layers", layers.iter().map(|layer| (layer.name.clone(), layer.uncompressed_size)).collect());
+    table(&mut text, "largest files", largest(layers.iter().flat_map(|layer| layer.files.clone()).collect()));
+    text
 }
 
 /// The largest files, sorted by size and then by path.
@@ -122,6 +133,7 @@ mod tests {
             mode: 0o644,
             size: number,
             link: None,
+            written: None,
         };
         let mut entries: Vec<_> = (0..12).map(|number| entry(number, EntryKind::File)).collect();
         entries.push(entry(99, EntryKind::Hardlink));

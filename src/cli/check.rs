@@ -5,6 +5,8 @@
 
 use globset::Glob;
 
+use super::values::SizeArg;
+use crate::check::rules;
 use crate::oci::Reference;
 use crate::platform::Architecture;
 
@@ -16,6 +18,24 @@ const TAG_LENGTH: usize = 128;
 
 /// What the tag that every image gets adds to its name: `-` and 12 digits of the digest.
 const DIGEST_TAG_LENGTH: usize = 13;
+
+/// A code of a rule.
+pub fn rule(text: &str) -> Result<(), String> {
+    match rules::find(text) {
+        Some(_) => Ok(()),
+        None => Err("no code of a rule; `cargo lambda-image verify --explain all` lists them".into()),
+    }
+}
+
+/// A code of a rule, or `warnings` for all of them that warn.
+pub fn denied(text: &str) -> Result<(), String> {
+    if text == "warnings" { Ok(()) } else { rule(text) }
+}
+
+/// A size in bytes with or without a unit.
+pub fn size(text: &str) -> Result<(), String> {
+    text.parse::<SizeArg>().map(drop)
+}
 
 /// A string that must say something.
 pub fn word(text: &str) -> Result<(), String> {

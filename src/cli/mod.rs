@@ -16,6 +16,7 @@ pub mod pages;
 mod push;
 mod renew;
 pub mod values;
+mod verify;
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -28,6 +29,7 @@ pub use pages::{CompletionsArgs, ManArgs};
 pub use push::{DestinationArgs, PushArgs};
 pub use renew::{OutdatedArgs, UpdateArgs};
 use values::{AssetArg, ColorArg, EntrypointArg, EnvArg, FormatArg, JobsArg, MessageFormatArg, OutputArg};
+pub use verify::{CheckArgs, VerifyArgs};
 
 const SELECTION: &str = "Package Selection";
 const FEATURES: &str = "Feature Selection";
@@ -35,6 +37,7 @@ const COMPILATION: &str = "Compilation Options";
 const MANIFEST: &str = "Manifest Options";
 const IMAGE: &str = "Image Options";
 const OUTPUT: &str = "Output Options";
+const CHECK: &str = "Check Options";
 
 /// Everything typed.
 #[derive(Debug, Parser)]
@@ -75,6 +78,13 @@ pub enum Command {
     #[command(after_help = PUSH_EXAMPLES, mut_arg("output", |output| output.hide(true)))]
     Push(Box<PushArgs>),
 
+    /// Tell everything in an image that Lambda would refuse or could not run
+    ///
+    /// Judges the image of the project, built if need be, or any other: of a layout, of an archive such as `docker save`
+    /// writes, of a registry. Layers are read as streams and unpacked nowhere. Prints a report of all findings, each with
+    /// its reason and its fix; the exit code is 3 when one of them is an error.
+    #[command(after_help = verify::EXAMPLES, mut_arg("output", |it| it.hide(true)), mut_arg("no_verify", |it| it.hide(true)))]
+    Verify(Box<VerifyArgs>),
     /// Print the smallest IAM policy for a push
     ///
     /// Takes the flags of `push`, and the configuration as `push` does. Prints the policy as JSON that lets a caller do all
@@ -161,6 +171,9 @@ pub struct BuildArgs {
     /// What the image is made of.
     #[command(flatten)]
     pub image: ImageArgs,
+    /// What the image is judged by.
+    #[command(flatten)]
+    pub check: CheckArgs,
     /// What Cargo may change and reach.
     #[command(flatten)]
     pub manifest: ManifestArgs,
@@ -406,6 +419,7 @@ impl Command {
     pub fn talk(&self) -> Option<&TalkArgs> {
         match self {
             Self::Build(build) => Some(&build.talk),
+            Self::Verify(verify) => Some(&verify.build.talk),
             Self::Push(push) | Self::IamPolicy(push) => Some(&push.build.talk),
             Self::Update(update) => Some(&update.build.talk),
             Self::Outdated(outdated) => Some(&outdated.talk),

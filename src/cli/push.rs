@@ -67,7 +67,7 @@ pub struct DestinationArgs {
 }
 
 /// The ids of flags that say what an image is made of, and would be ignored for one that is there.
-const NOT_WITH_AN_IMAGE: [&str; 18] = [
+pub(super) const NOT_WITH_AN_IMAGE: [&str; 18] = [
     "binary_path",
     "no_binary",
     "features",

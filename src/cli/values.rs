@@ -141,6 +141,33 @@ impl FromStr for OutputArg {
     }
 }
 
+/// A number of bytes, such as `500 MiB`, `2GB` or `1000`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SizeArg(pub u64);
+
+impl FromStr for SizeArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const UNITS: [(&str, u64); 8] = [
+            ("", 1),
+            ("B", 1),
+            ("KB", 1000),
+            ("MB", 1_000_000),
+            ("GB", 1_000_000_000),
+            ("KIB", 1 << 10),
+            ("MIB", 1 << 20),
+            ("GIB", 1 << 30),
+        ];
+        let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let (number, unit) = text.split_at(digits);
+        let unit = unit.trim().to_ascii_uppercase();
+        let factor = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
+        let bytes = number.parse::<u64>().ok().zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
+        bytes.map(Self).ok_or_else(|| "not a whole number of B, KB, MB, GB, KiB, MiB or GiB".into())
+    }
+}
+
 /// Cargo's `--jobs`: a number, a negative one to leave so many CPUs free, or `default`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobsArg {
@@ -211,6 +238,8 @@ pub enum MessageFormatArg {
     Human,
     /// One JSON object a line.
     Json,
+    /// One document for code scanning, SARIF 2.1.0: `verify` only.
+    Sarif,
 }
 
 #[cfg(test)]
@@ -299,6 +328,25 @@ mod tests {
             ("tar:x", Err("the formats are `oci-dir`, `oci-archive` and `docker-archive`".to_owned())),
         ] {
             assert_eq!(text.parse(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_size_is_a_number_and_a_unit() {
+        for (text, expected) in [
+            ("1000", Some(1000)),
+            ("2GB", Some(2_000_000_000)),
+            ("500 MiB", Some(500 << 20)),
+            ("10gib", Some(10 << 30)),
+            ("0", Some(0)),
+            ("", None),
+            ("GB", None),
+            ("1.5GB", None),
+            ("-1", None),
+            ("1 TB", None),
+            ("99999999999 GiB", None),
+        ] {
+            assert_eq!(text.parse::<SizeArg>().ok(), expected.map(SizeArg), "{text}");
         }
     }
 

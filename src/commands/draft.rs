@@ -7,15 +7,15 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::blocking;
 use super::lock::assets::{Assets, Locked};
 use super::lock::{Locking, base_key, describe_base};
 use super::login::Logins;
+use super::{blocking, judge};
 use crate::base::{self, Base, BaseRequest};
 use crate::cargo;
 use crate::check::binary::{self, Libc};
 use crate::check::limits::{self, LayerSize};
-use crate::config::{BinarySource, BuildRequest, Format, ImageRequest};
+use crate::config::{BinarySource, BuildRequest, Checks, Format, ImageRequest};
 use crate::event::{Event, ImageResult, LayerResult, Session};
 use crate::image::placement::{self, Placement, StartRequest};
 use crate::image::{self, Image, ImageSpec, MediaTypes};
@@ -141,17 +141,17 @@ async fn draft(
         working_directory: image.working_directory.as_deref(),
         env: &image.env,
     };
-    let placement = placement::place(&base.config, &start, session)?;
+    let placement = placement::place(&base.config, &start)?;
     if let (Some(binary), Some(place)) = (&binary, &placement.binary_path) {
         assets.packs.push(binary_pack(image, &binary.path, place)?);
     }
     let pipeline = Arc::new(Pipeline::new(request.threads, image.compression_level));
     let ground = ground(image, &base, &assets, &pipeline, drafting).await?;
-    let (store, image) = (Arc::clone(store), image.clone());
+    let (store, image, checks) = (Arc::clone(store), image.clone(), request.checks);
     let (locking, session) = (Arc::clone(locking), session.clone());
     blocking(move || {
         let Ground { layers: base_layers, locked: locked_base, tree } = ground;
-        if let Some(Binary { path, elf }) = &binary {
+        if let (Some(Binary { path, elf }), Checks::Refuse) = (&binary, checks) {
             let libc = match locked_base.glibc.as_deref() {
                 _ if base_layers.is_empty() => Libc::Nothing,
                 Some(version) => Libc::Glibc(version),
@@ -162,9 +162,12 @@ async fn draft(
         let packs = std::mem::take(&mut assets.packs);
         let specs = plan::plan(packs, &tree, base_layers.len())?;
         let (specs, locked) = locking.settle(specs, &assets, image.compression_level, &session)?;
-        refuse_too_large(&base_layers, &specs, &store)?;
+        if checks == Checks::Refuse {
+            refuse_too_large(&base_layers, &specs, &store)?;
+        }
         let locked_base = base_key(&image.base, &image.base_directory, architecture).map(|key| (key, locked_base));
         let draft = Draft { request: image, base, base_layers, locked_base, specs, locked, architecture, placement };
+        judge::draft(&draft, checks, &store, &session)?;
         locking.teach(&draft, &pipeline, &store)?;
         Ok(draft)
     })

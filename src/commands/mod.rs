@@ -5,6 +5,7 @@
 pub mod build;
 mod draft;
 pub mod init;
+mod judge;
 mod lock;
 mod login;
 pub mod outdated;
@@ -12,6 +13,7 @@ pub mod pages;
 pub mod policy;
 pub mod push;
 pub mod update;
+pub mod verify;
 
 use crate::problem::{Problem, Result};
 

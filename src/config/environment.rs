@@ -12,7 +12,8 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Args, Command, FromArgMatches};
 
 use crate::cli::{
-    BuildArgs, CompileArgs, DestinationArgs, FunctionArgs, ImageArgs, ManifestArgs, PushArgs, SelectionArgs, TalkArgs,
+    BuildArgs, CheckArgs, CompileArgs, DestinationArgs, FunctionArgs, ImageArgs, ManifestArgs, PushArgs, SelectionArgs,
+    TalkArgs, VerifyArgs,
 };
 use crate::event::Session;
 use crate::problem::{IoContext, Problem, Result};
@@ -101,6 +102,25 @@ pub(super) fn push_over_environment(
         destination: merge_destination(typed.destination.clone(), asked.destination),
         functions: merge_functions(typed.functions.clone(), asked.functions),
     })
+}
+
+/// What the environment asks of `verify`, and then what was typed over it.
+pub(super) fn verify_over_environment(
+    typed: &VerifyArgs,
+    environment: &Environment,
+    session: &Session,
+) -> Result<VerifyArgs> {
+    warn_of_unknown(environment, session);
+    let mut build = asked::<BuildArgs>(environment)?;
+    if typed.image.is_some() {
+        let BuildArgs { talk, manifest, check, image, .. } = build;
+        let image = ImageArgs { allow_secrets: image.allow_secrets, ..ImageArgs::default() };
+        build = BuildArgs { talk, manifest, check, image, ..BuildArgs::default() };
+    }
+    build.image.output = None;
+    // Whoever asks for a report wants one.
+    build.check.no_verify = false;
+    Ok(VerifyArgs { build: merge(typed.build.clone(), build), ..typed.clone() })
 }
 
 /// What the environment asks of `push` about where images go.
@@ -209,11 +229,12 @@ fn warn_of_unknown(environment: &Environment, session: &Session) {
 /// `typed` over `asked`. Where flags exclude each other, one that was typed also removes what the environment says of
 /// the others. The patterns are exhaustive, so that no flag is forgotten.
 fn merge(typed: BuildArgs, asked: BuildArgs) -> BuildArgs {
-    let BuildArgs { selection, compile, image, manifest, talk } = asked;
+    let BuildArgs { selection, compile, image, check, manifest, talk } = asked;
     BuildArgs {
         selection: merge_selection(typed.selection, selection),
         compile: merge_compile(typed.compile, compile),
         image: merge_image(typed.image, image),
+        check: merge_check(typed.check, check),
         manifest: merge_manifest(typed.manifest, manifest),
         talk: merge_talk(typed.talk, talk),
     }
@@ -298,6 +319,16 @@ fn merge_image(typed: ImageArgs, asked: ImageArgs) -> ImageArgs {
         assets_from_lock: typed.assets_from_lock || assets_from_lock,
         output: typed.output.or(output),
         no_cache: typed.no_cache || no_cache,
+    }
+}
+
+fn merge_check(typed: CheckArgs, asked: CheckArgs) -> CheckArgs {
+    let CheckArgs { deny, allow, max_size, no_verify } = asked;
+    CheckArgs {
+        deny: first(typed.deny, deny),
+        allow: first(typed.allow, allow),
+        max_size: typed.max_size.or(max_size),
+        no_verify: typed.no_verify || no_verify,
     }
 }
 

@@ -191,6 +191,15 @@ fn check_table(table: &Table, within: &str, place: Place<'_>) -> Result<()> {
     ] {
         word(key, value, check::word)?;
     }
+    word("max-size", &table.max_size, check::size)?;
+    for (key, words, rule) in
+        [("deny", &table.deny, check::denied as fn(&str) -> _), ("allow", &table.allow, check::rule)]
+    {
+        let codes = words.iter().flat_map(|Words(codes)| codes);
+        for code in codes {
+            checked(key, rule(code))?;
+        }
+    }
     for (key, value, range) in [("memory", table.memory, 128..=10_240), ("timeout", table.timeout, 1..=900)] {
         if let Some(value) = value.filter(|value| !range.contains(value)) {
             let (least, most) = range.into_inner();

@@ -16,6 +16,7 @@ mod select;
 mod settings;
 mod table;
 mod talk;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,7 @@ pub use init::init_request;
 pub use push::{ExistingRequest, PushRequest, PushSource, push_request};
 pub use renew::{OutdatedRequest, Renewed, UpdateRequest, outdated_request, update_request};
 pub use talk::{Color, Progress, TalkRequest, Verbosity, help_color, talk_request};
+pub use verify::{InspectedRequest, VerifyRequest, verify_request};
 
 /// What `build` is asked to do: one image for each binary.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,10 +54,23 @@ pub struct BuildRequest {
     pub offline: bool,
     /// Look at no record and no stored layer.
     pub no_cache: bool,
+    /// Whether images are judged before their layers are made.
+    pub checks: Checks,
     /// How many threads compress, at least 1.
     pub threads: usize,
     /// Seconds since 1970 for `created`, from `SOURCE_DATE_EPOCH`.
     pub source_date_epoch: Option<u64>,
+}
+
+/// Whether images are judged before their layers are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checks {
+    /// Yes, and an error stops the build.
+    Refuse,
+    /// No, as the user wishes.
+    Skip,
+    /// Not yet: it is done when they are there.
+    Later,
 }
 
 /// The lock, and what may become of it.
@@ -102,6 +117,12 @@ pub struct ImageRequest {
     pub format: Format,
     /// Globs of files that may look like secrets, for all assets.
     pub allow_secrets: Vec<String>,
+    /// Codes of rules whose findings are errors, or `warnings`.
+    pub deny: Vec<String>,
+    /// Codes of rules whose findings pass.
+    pub allow: Vec<String>,
+    /// The project's own limit in bytes, uncompressed.
+    pub max_size: Option<u64>,
     /// Where it goes besides the layout.
     pub output: Output,
 }
@@ -167,6 +188,7 @@ fn settle(project: project::Project, args: &BuildArgs, environment: &Environment
         blobs: Vec::new(),
         offline: args.manifest.offline || args.manifest.frozen,
         no_cache: args.image.no_cache,
+        checks: if args.check.no_verify { Checks::Skip } else { Checks::Refuse },
         threads: threads(args.compile.jobs, environment.parallelism),
         source_date_epoch,
     })
@@ -210,7 +232,7 @@ fn images(
             BinarySource::Cargo | BinarySource::File(_) => asked,
         };
         let output = output(args.image.output.as_ref(), &bin, store, directory);
-        let settings = selected.settings.under_flags(&args.image, directory);
+        let settings = selected.settings.under_flags(&args.image, &args.check, directory);
         Ok(settings.settle((selected.package, bin), selected.source, architecture, output, directory))
     };
     selected.into_iter().map(image).collect()

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::cli::ImageArgs;
-use crate::cli::values::FormatArg;
+use crate::cli::values::{FormatArg, SizeArg};
+use crate::cli::{CheckArgs, ImageArgs};
 use crate::layer::gzip::DEFAULT_LEVEL;
 use crate::platform::Architecture;
 
@@ -31,6 +31,9 @@ pub(super) struct Settings {
     compression_level: Option<u32>,
     format: Option<Format>,
     allow_secrets: Option<Vec<String>>,
+    deny: Option<Vec<String>>,
+    allow: Option<Vec<String>>,
+    max_size: Option<u64>,
     /// The cargo subcommand that compiles.
     pub cargo_build: Option<String>,
     /// Where images go.
@@ -56,6 +59,9 @@ impl Settings {
                 FormatWord::Docker => Format::Docker,
             }),
             allow_secrets: table.allow_secrets.clone(),
+            deny: table.deny.clone().map(|Words(codes)| codes),
+            allow: table.allow.clone().map(|Words(codes)| codes),
+            max_size: table.max_size.as_deref().and_then(|size| size.parse().ok()).map(|SizeArg(bytes)| bytes),
             cargo_build: table.cargo_build.clone(),
             destination: DestinationSettings::of_table(table),
             functions: FunctionSettings::of_table(table),
@@ -77,6 +83,9 @@ impl Settings {
             compression_level: self.compression_level.or(lower.compression_level),
             format: self.format.or(lower.format),
             allow_secrets: self.allow_secrets.or(lower.allow_secrets),
+            deny: self.deny.or(lower.deny),
+            allow: self.allow.or(lower.allow),
+            max_size: self.max_size.or(lower.max_size),
             cargo_build: self.cargo_build.or(lower.cargo_build),
             destination: self.destination.over(lower.destination),
             functions: self.functions.over(lower.functions),
@@ -85,7 +94,7 @@ impl Settings {
 
     /// The settings of flags over these. Unlike a table's, the assets of flags are added.
     #[must_use]
-    pub(super) fn under_flags(self, flags: &ImageArgs, directory: &Path) -> Self {
+    pub(super) fn under_flags(self, flags: &ImageArgs, check: &CheckArgs, directory: &Path) -> Self {
         let mut assets = if flags.no_assets { Vec::new() } else { self.assets.clone().unwrap_or_default() };
         assets.extend(flags.asset.iter().map(|asset| {
             let bare = AssetTable {
@@ -112,6 +121,9 @@ impl Settings {
                 FormatArg::Docker => Format::Docker,
             }),
             allow_secrets: (!allow_secrets.is_empty()).then(|| allow_secrets.clone()),
+            deny: (!check.deny.is_empty()).then(|| check.deny.clone()),
+            allow: (!check.allow.is_empty()).then(|| check.allow.clone()),
+            max_size: check.max_size.map(|SizeArg(bytes)| bytes),
             cargo_build: None,
             destination: DestinationSettings::default(),
             functions: FunctionSettings::default(),
@@ -144,6 +156,9 @@ impl Settings {
             compression_level: self.compression_level.unwrap_or(DEFAULT_LEVEL),
             format: self.format.unwrap_or(Format::Oci),
             allow_secrets: self.allow_secrets.unwrap_or_default(),
+            deny: self.deny.unwrap_or_default(),
+            allow: self.allow.unwrap_or_default(),
+            max_size: self.max_size,
             output,
         }
     }
@@ -232,7 +247,7 @@ mod tests {
             (true, vec![], vec![]),
         ] {
             let flags = ImageArgs { no_assets, asset: flags, ..ImageArgs::default() };
-            let image = settled(configured.clone().under_flags(&flags, Path::new("/cwd")));
+            let image = settled(configured.clone().under_flags(&flags, &CheckArgs::default(), Path::new("/cwd")));
             let paths = image.assets.iter().map(|asset| (asset.directory.to_str().unwrap_or_default(), &*asset.path));
             assert_eq!(paths.collect::<Vec<_>>(), expected);
         }

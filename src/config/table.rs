@@ -28,6 +28,12 @@ pub(super) struct Table {
     pub format: Option<FormatWord>,
     /// Globs of files that only look like secrets.
     pub allow_secrets: Option<Vec<String>>,
+    /// Codes of rules whose findings are errors.
+    pub deny: Option<Words>,
+    /// Codes of rules whose findings pass.
+    pub allow: Option<Words>,
+    /// The limit of the project's own, such as `2GB`.
+    pub max_size: Option<String>,
     /// The cargo subcommand that compiles.
     pub cargo_build: Option<String>,
     /// Where `push` puts images.

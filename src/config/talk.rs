@@ -19,6 +19,8 @@ pub struct TalkRequest {
     pub progress_columns: Option<u16>,
     /// Whether stdout carries a JSON object a line.
     pub json: bool,
+    /// Whether stdout carries a document for code scanning.
+    pub sarif: bool,
 }
 
 /// How much is said.
@@ -70,6 +72,7 @@ pub fn talk_request(typed: Option<&TalkArgs>, environment: &Environment) -> Resu
         progress: progress(verbosity, environment)?,
         progress_columns: progress_columns(environment)?,
         json: talk.message_format == Some(MessageFormatArg::Json),
+        sarif: talk.message_format == Some(MessageFormatArg::Sarif),
     })
 }
 

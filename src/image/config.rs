@@ -99,7 +99,7 @@ fn check_size(settings: &Map<String, Value>, env: &[String]) -> Result<()> {
 }
 
 /// Seconds since 1970 as RFC 3339 in UTC.
-fn timestamp(seconds: u64) -> Result<String> {
+pub(super) fn timestamp(seconds: u64) -> Result<String> {
     /// The last second of the year 9999: RFC 3339 has four digits for a year.
     const LAST: u64 = 253_402_300_799;
     const DAY: u64 = 24 * 60 * 60;

@@ -152,6 +152,14 @@ pub fn compose(spec: &ImageSpec<'_>) -> Result<Image> {
     wrap(config, spec.architecture, spec.layers, spec.media_types)
 }
 
+/// Seconds since 1970 as RFC 3339 in UTC: `1970-01-01T00:00:00Z`.
+///
+/// # Errors
+/// Past the year 9999.
+pub fn timestamp(seconds: u64) -> Result<String> {
+    config::timestamp(seconds)
+}
+
 fn describe(media_type: &str, bytes: &[u8]) -> Descriptor {
     Descriptor { media_type: media_type.to_owned(), digest: Digest::of(bytes), size: bytes.len() as u64 }
 }

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::event::Session;
 use crate::problem::{Problem, Result};
 
 /// Where assets go unless said otherwise, and the binary where the base has no place of its own for it.
@@ -45,11 +44,11 @@ pub struct Placement {
     pub env: BTreeMap<String, String>,
 }
 
-/// Settles what an image on the base of `base_config` starts; warns of an image that would start nothing.
+/// Settles what an image on the base of `base_config` starts.
 ///
 /// # Errors
 /// When the base's `LAMBDA_RUNTIME_DIR` is no absolute path, so that no place for the binary can be told.
-pub fn place(base_config: &Value, request: &StartRequest<'_>, session: &Session) -> Result<Placement> {
+pub fn place(base_config: &Value, request: &StartRequest<'_>) -> Result<Placement> {
     let base = &base_config["config"];
     let mut placement = Placement {
         entrypoint: request.entrypoint.map_or_else(|| words(&base["Entrypoint"]), <[String]>::to_vec),
@@ -60,7 +59,7 @@ pub fn place(base_config: &Value, request: &StartRequest<'_>, session: &Session)
     match (request.bin, variable(base, "LAMBDA_RUNTIME_DIR")) {
         (Some(bin), Some(directory)) => beside_runtime(&mut placement, request, bin, &directory)?,
         (Some(_), None) => on_its_own(&mut placement, request, base),
-        (None, _) => without_binary(&mut placement, request, base, session),
+        (None, _) => without_binary(&mut placement, request, base),
     }
     if let Some(directory) = request.working_directory {
         placement.working_directory = Some(directory.to_owned());
@@ -120,37 +119,20 @@ fn on_its_own(placement: &mut Placement, request: &StartRequest<'_>, base: &Valu
     }
 }
 
-/// The base brings the runtime. A function's own ImageConfig may still override what is missing here, so that is a
-/// warning.
-fn without_binary(placement: &mut Placement, request: &StartRequest<'_>, base: &Value, session: &Session) {
+/// The base brings the runtime. Whether all of it is there is the checks' to say.
+fn without_binary(placement: &mut Placement, request: &StartRequest<'_>, base: &Value) {
     placement.cmd = match (request.handler, request.entrypoint) {
         (Some(handler), _) => vec![handler.to_owned()],
         (None, None) => words(&base["Cmd"]),
         (None, Some(_)) => Vec::new(),
     };
-    let script = placement.entrypoint.first().filter(|program| program.ends_with("/lambda-entrypoint.sh"));
-    if let Some(script) = script.filter(|_| placement.cmd.len() != 1) {
-        let count = placement.cmd.len();
-        session.warn(
-            &format!("`{script}` wants exactly one argument, the handler, and the image's CMD has {count}"),
-            Some("name it with `--handler`, as in `--handler app.get`"),
-        );
-    } else if placement.entrypoint.is_empty() && placement.cmd.is_empty() {
-        session.warn(
-            "the image has no binary, no ENTRYPOINT and no CMD, so Lambda has nothing to start",
-            Some("take a base that brings a runtime, or give `--entrypoint`"),
-        );
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
     use serde_json::json;
 
     use super::*;
-    use crate::event::{Event, Reporter};
 
     fn aws() -> Value {
         json!({"config": {
@@ -158,17 +140,6 @@ mod tests {
             "Entrypoint": ["/lambda-entrypoint.sh"],
             "WorkingDir": "/var/task",
         }})
-    }
-
-    #[derive(Default, Clone)]
-    struct Warnings(Arc<Mutex<Vec<String>>>);
-
-    impl Reporter for Warnings {
-        fn event(&self, event: &Event<'_>) {
-            if let Event::Warning { message, .. } = event {
-                self.0.lock().expect("one thread").push((*message).to_owned());
-            }
-        }
     }
 
     struct Asked {
@@ -181,8 +152,7 @@ mod tests {
     const NOTHING: Asked = Asked { bin: None, handler: None, entrypoint: None, working_directory: None };
     const BINARY: Asked = Asked { bin: Some("hello"), ..NOTHING };
 
-    fn placed(base: &Value, asked: &Asked) -> (Placement, Vec<String>) {
-        let warnings = Warnings::default();
+    fn placed(base: &Value, asked: &Asked) -> Placement {
         let entrypoint = asked.entrypoint.map(|word| vec![word.to_owned()]);
         let request = StartRequest {
             bin: asked.bin,
@@ -191,9 +161,7 @@ mod tests {
             working_directory: asked.working_directory,
             env: &BTreeMap::new(),
         };
-        let placement = place(base, &request, &Session::new(Box::new(warnings.clone()))).expect("placed");
-        let warnings = warnings.0.lock().expect("one thread").clone();
-        (placement, warnings)
+        place(base, &request).expect("placed")
     }
 
     /// Binary path, ENTRYPOINT, CMD and WORKDIR in one line.
@@ -240,8 +208,7 @@ mod tests {
             ),
         ];
         for (base, asked, expected) in table {
-            let (placement, warnings) = placed(&base, &asked);
-            assert_eq!((shown(&placement), warnings), (expected, vec![]), "{base}");
+            assert_eq!(shown(&placed(&base, &asked)), expected, "{base}");
         }
     }
 
@@ -252,27 +219,24 @@ mod tests {
         }});
         let two = json!({"config": {"Entrypoint": ["/lambda-entrypoint.sh"], "Cmd": ["a", "b"]}});
         let cmd_only = json!({"config": {"Cmd": ["serve"]}});
-        let script = "`/lambda-entrypoint.sh` wants exactly one argument, the handler, and the image's CMD has";
-        let nothing = "the image has no binary, no ENTRYPOINT and no CMD, so Lambda has nothing to start";
         let handler = Asked { handler: Some("app.get"), ..NOTHING };
         let table = [
-            (&node, &handler, r#"- ["/lambda-entrypoint.sh"] ["app.get"] /var/task"#, vec![]),
-            (&node, &NOTHING, r#"- ["/lambda-entrypoint.sh"] ["app.default"] /var/task"#, vec![]),
-            (&node, &Asked { entrypoint: Some("/wrap"), ..NOTHING }, r#"- ["/wrap"] [] /var/task"#, vec![]),
-            (&aws(), &NOTHING, r#"- ["/lambda-entrypoint.sh"] [] /var/task"#, vec![format!("{script} 0")]),
-            (&two, &NOTHING, r#"- ["/lambda-entrypoint.sh"] ["a", "b"] -"#, vec![format!("{script} 2")]),
-            (&cmd_only, &NOTHING, r#"- [] ["serve"] -"#, vec![]),
-            (&Value::Null, &NOTHING, "- [] [] -", vec![nothing.to_owned()]),
+            (&node, &handler, r#"- ["/lambda-entrypoint.sh"] ["app.get"] /var/task"#),
+            (&node, &NOTHING, r#"- ["/lambda-entrypoint.sh"] ["app.default"] /var/task"#),
+            (&node, &Asked { entrypoint: Some("/wrap"), ..NOTHING }, r#"- ["/wrap"] [] /var/task"#),
+            (&aws(), &NOTHING, r#"- ["/lambda-entrypoint.sh"] [] /var/task"#),
+            (&two, &NOTHING, r#"- ["/lambda-entrypoint.sh"] ["a", "b"] -"#),
+            (&cmd_only, &NOTHING, r#"- [] ["serve"] -"#),
+            (&Value::Null, &NOTHING, "- [] [] -"),
         ];
-        for (base, asked, expected, warnings) in table {
-            let (placement, warned) = placed(base, asked);
-            assert_eq!((shown(&placement).as_str(), warned), (expected, warnings), "{base}");
+        for (base, asked, expected) in table {
+            assert_eq!(shown(&placed(base, asked)), expected, "{base}");
         }
     }
 
     #[test]
     fn the_task_root_is_told_where_the_base_does_not() {
-        let variables = |base: &Value, asked: &Asked| placed(base, asked).0.env.into_iter().collect::<Vec<_>>();
+        let variables = |base: &Value, asked: &Asked| placed(base, asked).env.into_iter().collect::<Vec<_>>();
         let task_root = vec![("LAMBDA_TASK_ROOT".to_owned(), "/var/task".to_owned())];
         assert_eq!(variables(&Value::Null, &BINARY), task_root);
         assert_eq!(variables(&aws(), &BINARY), []);
@@ -291,7 +255,7 @@ mod tests {
                 working_directory: None,
                 env: &BTreeMap::new(),
             };
-            assert!(place(&base, &request, &Session::silent()).is_err(), "{directory}");
+            assert!(place(&base, &request).is_err(), "{directory}");
         }
     }
 }

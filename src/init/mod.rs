@@ -67,10 +67,10 @@ pub fn init(request: &InitRequest, session: &Session) -> Result<()> {
         for data in &found {
             let files = if data.files == 1 { String::new() } else { format!("{} files, ", data.files) };
             let what = format!("{} ({files}{})", data.path.display(), units::size(data.bytes));
-            session.emit(&Event::Found { what: &what, becomes: "an asset" });
+            session.emit(&Event::Proposed { what: &what, becomes: "an asset" });
         }
         for (path, _) in &request.known.includes {
-            session.emit(&Event::Found { what: &format!("{path} (cargo-lambda's include)"), becomes: "an asset" });
+            session.emit(&Event::Proposed { what: &format!("{path} (cargo-lambda's include)"), becomes: "an asset" });
         }
         match table {
             Table::Manifest(path) => append(path, &text)?,

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::ops::Range;
 use std::path::Path;
 
 use object::elf;
@@ -88,6 +89,53 @@ pub fn read_file(path: &Path) -> Result<Option<ElfFacts>> {
 #[must_use]
 pub fn read_bytes(bytes: &[u8]) -> Option<ElfFacts> {
     if bytes.starts_with(&elf::ELFMAG) { parse(bytes).ok() } else { None }
+}
+
+/// Two parts of a file that is too large to be held: its start, and the dynamic section, which linkers put near the end.
+#[derive(Debug)]
+pub(super) struct Parts<'a> {
+    /// The first bytes.
+    pub(super) head: &'a [u8],
+    /// Where the other part begins.
+    pub(super) offset: u64,
+    /// The other part.
+    pub(super) part: &'a [u8],
+    /// Bytes of the whole file.
+    pub(super) size: u64,
+}
+
+impl<'d> ReadRef<'d> for &'d Parts<'d> {
+    fn len(self) -> std::result::Result<u64, ()> {
+        Ok(self.size)
+    }
+
+    fn read_bytes_at(self, offset: u64, size: u64) -> std::result::Result<&'d [u8], ()> {
+        self.head.read_bytes_at(offset, size).or_else(|()| {
+            let within = offset.checked_sub(self.offset).ok_or(())?;
+            self.part.read_bytes_at(within, size)
+        })
+    }
+
+    fn read_bytes_at_until(self, range: Range<u64>, delimiter: u8) -> std::result::Result<&'d [u8], ()> {
+        let end = range.end.min(self.head.len() as u64);
+        self.head.read_bytes_at_until(range.start..end, delimiter)
+    }
+}
+
+/// Where the dynamic section of the file that begins with `head` lies, as offset and size in bytes.
+pub(super) fn dynamic_section(head: &[u8]) -> Option<(u64, u64)> {
+    let header = elf::FileHeader64::<LE>::parse(head).ok()?;
+    if header.phnum(LE, head).ok()? > MAX_PROGRAM_HEADERS {
+        return None;
+    }
+    let segments = header.program_headers(LE, head).ok()?;
+    let dynamic = segments.iter().find(|segment| segment.p_type(LE) == elf::PT_DYNAMIC)?;
+    Some(dynamic.file_range(LE)).filter(|(_, size)| *size <= MAX_DYNAMIC_BYTES)
+}
+
+/// The facts of an ELF file of which only parts are held; `None` if they do not suffice.
+pub(super) fn read_parts(parts: &Parts<'_>) -> Option<ElfFacts> {
+    parse(parts).ok()
 }
 
 /// The version, such as `2.34`, of the GNU C library whose `libc.so.6` is `bytes`.

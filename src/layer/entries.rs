@@ -113,7 +113,8 @@ impl Entry {
             Content::File(_) => (EntryKind::File, None),
             Content::Symlink(target) => (EntryKind::Symlink, Some(target.to_string_lossy().into_owned())),
         };
-        EntryFacts { path: self.path.to_string_lossy().into_owned(), kind, mode: self.mode(), size: self.size(), link }
+        let path = self.path.to_string_lossy().into_owned();
+        EntryFacts { path, kind, mode: self.mode(), size: self.size(), link, written: None }
     }
 }
 

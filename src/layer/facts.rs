@@ -1,13 +1,17 @@
 //! What a layer's tar says that later checks want to know, gathered while its bytes pass by.
+//!
+//! Records of facts outlive the program that wrote them: whoever changes these forms changes the folder's name of
+//! [`crate::store::Kind::Facts`], and older records count as absent.
 
 use std::io::Read;
 
 use serde::{Deserialize, Serialize};
 
 use super::elf::ElfFacts;
+use super::gunzip::GzipFacts;
 use super::scan;
 use crate::event::Session;
-use crate::oci::DiffId;
+use crate::oci::{DiffId, Digest};
 use crate::problem::Result;
 
 /// The facts of one layer.
@@ -17,10 +21,19 @@ pub struct LayerFacts {
     pub uncompressed_size: u64,
     /// The tar's members in order.
     pub entries: Vec<EntryFacts>,
-    /// What its ELF files need and offer; files too large to look into are missing here.
+    /// What its ELF files need and offer; those whose dynamic section lies too far from its strings are missing here.
     pub elf: Vec<(String, ElfFacts)>,
     /// The version of the GNU C library in it, such as `2.34`, from the library itself.
     pub glibc: Option<String>,
+    /// What else a look into its files told, by path.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inside: Vec<(String, Inside)>,
+    /// Bytes other than zero after the end of the archive.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub trailing_bytes: u64,
+    /// How the compressed bytes of this digest are framed, for layers that others made. Ours are one member each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gzip: Option<(Digest, GzipFacts)>,
 }
 
 /// The header of one tar member.
@@ -37,6 +50,9 @@ pub struct EntryFacts {
     /// What a link points to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<String>,
+    /// The name as the tar has it, where that is absolute or has `..` in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<String>,
 }
 
 /// The kinds of tar members.
@@ -51,8 +67,35 @@ pub enum EntryKind {
     Symlink,
     /// A hard link.
     Hardlink,
-    /// A device, FIFO, sparse file or anything else.
+    /// A block or character device.
+    Device,
+    /// A FIFO.
+    Fifo,
+    /// A file with holes, in one of the forms of GNU tar.
+    Sparse,
+    /// Anything else.
     Other,
+}
+
+/// What the first bytes of a file told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Inside {
+    /// A SQLite database.
+    Sqlite {
+        /// Whether it is in write-ahead-log mode, which wants to write beside it.
+        wal: bool,
+    },
+    /// A pointer of Git LFS in place of the file.
+    LfsPointer,
+    /// A likely secret: what it seems to be.
+    Secret(String),
+    /// The line of an executable script that names its interpreter, without `#!`.
+    Script(String),
+    /// `ID` and `VERSION_ID` of `os-release`, such as `amzn 2023`.
+    System(String),
+    /// The major version of Node.js, from its own header file.
+    Node(u32),
 }
 
 impl LayerFacts {
@@ -65,6 +108,11 @@ impl LayerFacts {
             self.elf.push((path.to_owned(), elf));
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form serde asks for")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// `libc-2.26.so`, which older systems have `libc.so.6` point to.

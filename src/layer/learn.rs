@@ -100,7 +100,7 @@ mod tests {
             let stat = Stat::of(&std::fs::metadata(&path).expect("there"));
             let source = Source { path, follow: false, executable: false, stat };
             let entries = vec![Entry { path: "file".into(), content: Content::File(source) }];
-            LayerSpec { name: "file".into(), origin: Origin::Asset, entries, packs: vec![0], told: None }
+            LayerSpec::new("file".into(), Origin::Asset, entries, vec![0])
         }
 
         fn recall(&self, spec: &LayerSpec, store: &Store) -> Option<Digest> {

@@ -19,7 +19,7 @@ use super::gzip::FORMAT_VERSION;
 use super::learn::{told_in_store, told_layer};
 use super::plan::LayerSpec;
 use super::tarball::TarSink;
-use super::{BlockWriter, Layer, Origin, Pipeline, elf, facts, tarball};
+use super::{BlockWriter, Layer, Origin, Pipeline, facts, tarball};
 use crate::event::{Session, Task, TaskKind, TaskOutcome};
 use crate::oci::{Descriptor, DiffId, Digest, HashingWriter, media_type};
 use crate::problem::{Problem, Result};
@@ -168,6 +168,14 @@ impl Pipeline {
         Ok(of(&tar))
     }
 
+    /// What the records know of the inside of a layer whose sources did not change; no file is opened.
+    #[must_use]
+    pub fn recall_facts(spec: &LayerSpec, store: &Store) -> Option<LayerFacts> {
+        let fingerprint = entries::fingerprint(&spec.entries, &format!("format {FORMAT_VERSION}"));
+        let tar = store.records().get::<TarRecord>(Kind::Fingerprint, &fingerprint)?;
+        store.records().get(Kind::Facts, &tar.diff_id.to_string())
+    }
+
     /// The common part of the two ways to make one layer.
     fn pack<W: Write + Send>(
         &self,
@@ -185,7 +193,7 @@ impl Pipeline {
         let (digest, size) = finish(sink)?;
         let blob = BlobRecord { digest, size, uncompressed_size };
         let remember = || {
-            self.remember_blob(store, diff_id, &blob, &facts_of(spec, uncompressed_size))?;
+            self.remember_blob(store, diff_id, &blob, spec.facts())?;
             let tar = TarRecord { diff_id, uncompressed_size };
             let fingerprint = entries::fingerprint(&spec.entries, &format!("format {FORMAT_VERSION}"));
             remember_tar(spec, store, &fingerprint, &tar, making.listed_at)?;
@@ -217,7 +225,7 @@ impl Pipeline {
         if let Some(layer) = &found {
             let key = layer.diff_id.to_string();
             if !store.records().has(Kind::Facts, &key) {
-                store.records().put(Kind::Facts, &key, &facts_of(spec, layer.uncompressed_size))?;
+                store.records().put(Kind::Facts, &key, spec.facts())?;
             }
         }
         Ok(found)
@@ -321,22 +329,6 @@ pub(super) fn last_key(spec: &LayerSpec, tar_size: u64) -> String {
     let first = spec.entries.iter().find(|entry| !matches!(entry.content, Content::Directory { .. }));
     let place = first.or(spec.entries.last()).map(|entry| entry.path.to_string_lossy().into_owned());
     format!("last {tar_size} {}", place.unwrap_or_default())
-}
-
-/// Headers as they were written, and what the ELF files among the sources say.
-fn facts_of(spec: &LayerSpec, uncompressed_size: u64) -> LayerFacts {
-    let mut facts = LayerFacts { uncompressed_size, ..LayerFacts::default() };
-    for entry in &spec.entries {
-        let entry_facts = entry.facts();
-        if let Content::File(source) = &entry.content {
-            // A damaged ELF file is the asset's own affair; it is packed as it is.
-            let elf = elf::read_file(&source.path).unwrap_or_default();
-            let glibc = || std::fs::read(&source.path).ok().and_then(|bytes| elf::glibc_version(&bytes));
-            facts.look_into(&entry_facts.path, elf, glibc);
-        }
-        facts.entries.push(entry_facts);
-    }
-    facts
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -9,12 +9,16 @@
 //! bytes: here a blob of the store.
 
 mod attributes;
+mod deflate;
 pub mod elf;
 pub mod entries;
 pub mod facts;
+mod gathered;
+pub mod gunzip;
 pub mod gzip;
 mod learn;
 pub mod lfs;
+mod look;
 pub mod make;
 pub mod plan;
 mod probe;
@@ -37,7 +41,7 @@ use sha2::{Digest as _, Sha256};
 use crate::event::{Session, Task};
 use crate::oci::{Descriptor, DiffId, Digest};
 use crate::problem::{IoContext as _, Problem, Result};
-use gzip::{Block, Framer};
+use gzip::{BLOCK_BYTES, Block, Framer};
 use tarball::TarSink;
 use threads::{Budget, Compressors};
 
@@ -191,7 +195,7 @@ impl<'a> BlockWriter<'a> {
         self.size += count as u64;
         let block = self.room();
         block.filled += count;
-        if block.filled == block.raw.len() { self.send() } else { Ok(()) }
+        if block.filled == BLOCK_BYTES { self.send() } else { Ok(()) }
     }
 
     fn send(&mut self) -> io::Result<()> {
@@ -223,7 +227,7 @@ impl Drop for BlockWriter<'_> {
 impl Write for BlockWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let block = self.room();
-        let count = bytes.len().min(block.raw.len() - block.filled);
+        let count = bytes.len().min(BLOCK_BYTES - block.filled);
         let start = block.filled;
         block.raw[start..start + count].copy_from_slice(&bytes[..count]);
         self.filled(count)?;
@@ -241,7 +245,7 @@ impl TarSink for BlockWriter<'_> {
         while taken < size {
             let block = self.room();
             let start = block.filled;
-            let room = (block.raw.len() - start).min(usize::try_from(size - taken).unwrap_or(usize::MAX));
+            let room = (BLOCK_BYTES - start).min(usize::try_from(size - taken).unwrap_or(usize::MAX));
             let count = match file.read(&mut block.raw[start..start + room]) {
                 Ok(0) => break,
                 Ok(count) => count,

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use super::Origin;
 use super::entries::{Content, Entry, ancestors};
-use super::facts::EntryKind;
+use super::facts::{EntryKind, LayerFacts};
+use super::gathered::Gathered;
 use super::tarball;
 use super::tree::Tree;
 use crate::oci::{DiffId, Digest};
@@ -45,6 +46,8 @@ pub struct LayerSpec {
     pub packs: Vec<usize>,
     /// What it is, where its files are not here and somebody else found it out: then it cannot be made.
     pub told: Option<Told>,
+    /// What was found in it, once somebody asked: of the entries as they are, so that others need another.
+    pub(crate) inside: Gathered,
 }
 
 /// What a layer was when it was made, as the lock tells.
@@ -63,7 +66,7 @@ pub struct Told {
 impl PartialEq for LayerSpec {
     /// Whether both make the same layer: the numbers of packs differ between images that share an asset.
     fn eq(&self, other: &Self) -> bool {
-        let Self { name, origin, entries, packs: _, told } = self;
+        let Self { name, origin, entries, packs: _, told, inside: _ } = self;
         (name, origin, entries, told) == (&other.name, &other.origin, &other.entries, &other.told)
     }
 }
@@ -74,6 +77,18 @@ impl Eq for LayerSpec {}
 pub const SHARED_NAME: &str = "small assets";
 
 impl LayerSpec {
+    /// A layer of these entries, which are of these packs.
+    #[must_use]
+    pub fn new(name: String, origin: Origin, entries: Vec<Entry>, packs: Vec<usize>) -> Self {
+        Self { name, origin, entries, packs, told: None, inside: Gathered::default() }
+    }
+
+    /// The headers as they are going to be written, and what the first bytes of the sources say. Reads those once.
+    #[must_use]
+    pub fn facts(&self) -> &LayerFacts {
+        self.inside.facts(&self.entries)
+    }
+
     /// Bytes of its tar.
     #[must_use]
     pub fn tar_size(&self) -> u64 {
@@ -119,7 +134,7 @@ fn split(number: usize, pack: Pack) -> Vec<LayerSpec> {
     let Pack { name, origin, entries } = pack;
     let packs = vec![number];
     if origin == Origin::Binary {
-        return vec![LayerSpec { name, origin, entries, packs, told: None }];
+        return vec![LayerSpec::new(name, origin, entries, packs)];
     }
     let (mut large, rest): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.size() >= OWN_LAYER_BYTES);
     large.sort_by(|a, b| a.path_bytes().cmp(b.path_bytes()));
@@ -128,7 +143,7 @@ fn split(number: usize, pack: Pack) -> Vec<LayerSpec> {
     let own = |entry: Entry| {
         let below = entry.path.strip_prefix(&top).unwrap_or(&entry.path).to_string_lossy();
         let name = if alone || name == below { name.clone() } else { format!("{name}/{below}") };
-        LayerSpec { name, origin, entries: vec![entry], packs: packs.clone(), told: None }
+        LayerSpec::new(name, origin, vec![entry], packs.clone())
     };
     let mut layers: Vec<_> = large.into_iter().map(own).collect();
     // Directories alone are no reason for a layer beside those of their files.
@@ -136,7 +151,7 @@ fn split(number: usize, pack: Pack) -> Vec<LayerSpec> {
         || rest.iter().any(|entry| !matches!(entry.content, Content::Directory { .. }))
         || has_empty_directory(&rest, &layers)
     {
-        layers.push(LayerSpec { name, origin, entries: rest, packs, told: None });
+        layers.push(LayerSpec::new(name, origin, rest, packs));
     }
     layers
 }

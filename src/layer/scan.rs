@@ -9,8 +9,8 @@ use std::io::{self, Read};
 use sha2::{Digest as _, Sha256};
 use tar::{EntryType, Header};
 
-use super::elf;
 use super::facts::{EntryFacts, EntryKind, LayerFacts};
+use super::{elf, look};
 use crate::event::Session;
 use crate::oci::{DiffId, Digest};
 use crate::problem::{IoContext as _, Problem, Result};
@@ -29,7 +29,8 @@ const FACTS_LIMIT: usize = 128 << 20;
 /// Lambda's limit for a whole image, and something for padding.
 const TAR_LIMIT: u64 = 11 << 30;
 
-/// ELF files up to this size are looked into: any libc, and all but the largest libraries.
+/// ELF files up to this size are held: any libc, and all but the largest programs and libraries. Of larger ones this
+/// much is, where a linker puts all strings, and the dynamic section.
 const ELF_LIMIT: u64 = 16 << 20;
 
 /// Reads an uncompressed tar to its end and gathers its digest and facts.
@@ -48,7 +49,7 @@ fn scan_within(entry_limit: usize, tar: impl Read, session: &Session) -> Result<
     let read = |error| Err(error).or_failed(|| "could not read the layer's tar".to_owned());
     let mut long = Extensions::default();
     loop {
-        let seen = (facts.entries.len(), facts.elf.len());
+        let seen = (facts.entries.len(), facts.elf.len(), facts.inside.len());
         let header = match scanner.header() {
             Ok(Some(header)) => header,
             Ok(None) => break,
@@ -60,15 +61,17 @@ fn scan_within(entry_limit: usize, tar: impl Read, session: &Session) -> Result<
         if facts.entries.len() > entry_limit {
             return Err(Problem::refused(format!("the layer has more than {entry_limit} entries")));
         }
-        kept +=
-            facts.entries.get(seen.0).map_or(0, |entry| entry.path.len() + entry.link.as_ref().map_or(0, String::len));
+        kept += facts.entries.get(seen.0).map_or(0, text_bytes);
+        // What is inside is a line at most, under the same name again.
+        kept += facts.inside[seen.2..].iter().map(|(path, _)| path.len() + look::MOST_TEXT).sum::<usize>();
         kept += facts.elf.get(seen.1).map_or(0, |(_, elf)| elf.text_bytes());
         if kept > FACTS_LIMIT {
             return Err(Problem::refused(format!("the names in the layer have more than {FACTS_LIMIT} bytes")));
         }
     }
-    if let Err(error) = scanner.skip(u64::MAX) {
-        return read(error);
+    match scanner.behind_the_end() {
+        Ok(bytes) => facts.trailing_bytes = bytes,
+        Err(error) => return read(error),
     }
     facts.uncompressed_size = scanner.input.size;
     Ok((DiffId(Digest::from(<[u8; 32]>::from(scanner.input.hasher.finalize()))), facts))
@@ -155,27 +158,52 @@ impl<R: Read> Scanner<'_, R> {
         Ok(())
     }
 
-    /// Reads or skips a member's content, looking into ELF files.
+    /// Reads or skips a member's content, looking at the first bytes of files and into ELF files.
     fn content(&mut self, entry: &EntryFacts, size: u64, facts: &mut LayerFacts) -> io::Result<()> {
         // A size without an end is refused before anything is read for it.
         padded(size)?;
-        let mut magic = [0; 4];
-        if entry.kind != EntryKind::File || size < 4 {
+        if entry.kind != EntryKind::File {
             self.skip(size)?;
             return self.padding(size);
         }
-        self.input.read_exact(&mut magic)?;
-        if magic != *b"\x7fELF" || size > ELF_LIMIT {
-            self.skip(size - 4)?;
-            return self.padding(size);
+        let mut head = self.exactly(look::wanted(&entry.path, size))?;
+        let found = look::look(&entry.path, entry.mode, size, &head);
+        facts.inside.extend(found.into_iter().map(|inside| (entry.path.clone(), inside)));
+        if head.starts_with(b"\x7fELF") {
+            let more = self.exactly(size.min(ELF_LIMIT) - head.len() as u64)?;
+            head.extend(more);
+            if size <= ELF_LIMIT {
+                facts.look_into(&entry.path, elf::read_bytes(&head), || elf::glibc_version(&head));
+            } else {
+                return self.large_elf(entry, size, &head, facts);
+            }
         }
-        let mut bytes = magic.to_vec();
-        (&mut self.input).take(size - 4).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 != size {
-            return Err(truncated());
-        }
-        facts.look_into(&entry.path, elf::read_bytes(&bytes), || elf::glibc_version(&bytes));
+        self.skip(size - head.len() as u64)?;
         self.padding(size)
+    }
+
+    /// The rest of an ELF file that is too large to be held: of it only the dynamic section is kept.
+    fn large_elf(&mut self, entry: &EntryFacts, size: u64, head: &[u8], facts: &mut LayerFacts) -> io::Result<()> {
+        let mut at = head.len() as u64;
+        let (mut offset, mut part) = (at, Vec::new());
+        let behind = elf::dynamic_section(head)
+            .filter(|(start, length)| *start >= at && start.checked_add(*length).is_some_and(|end| end <= size));
+        if let Some((start, length)) = behind {
+            self.skip(start - at)?;
+            part = self.exactly(length)?;
+            (offset, at) = (start, start + length);
+        }
+        let parts = elf::Parts { head, offset, part: &part, size };
+        facts.look_into(&entry.path, elf::read_parts(&parts), || None);
+        self.skip(size - at)?;
+        self.padding(size)
+    }
+
+    /// The next `size` bytes, which the caller has bounded.
+    fn exactly(&mut self, size: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
+        (&mut self.input).take(size).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 == size { Ok(bytes) } else { Err(truncated()) }
     }
 
     /// Skips what rounds `size` up to a block. Some writers (umoci's) leave out the last member's padding and the end of
@@ -214,13 +242,25 @@ impl<R: Read> Scanner<'_, R> {
         Ok(())
     }
 
-    /// Reads `count` bytes; with `u64::MAX`, all there are.
+    /// Reads what follows the first block of zeroes; how many bytes of it are not zero.
+    fn behind_the_end(&mut self) -> io::Result<u64> {
+        let mut other = 0;
+        loop {
+            match self.input.read(&mut self.buffer) {
+                Ok(0) => return Ok(other),
+                Ok(count) => other += self.buffer[..count].iter().filter(|byte| **byte != 0).count() as u64,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            self.session.check()?;
+        }
+    }
+
     fn skip(&mut self, count: u64) -> io::Result<()> {
         let mut left = count;
         while left > 0 {
             let part = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             match self.input.read(&mut self.buffer[..part]) {
-                Ok(0) if count == u64::MAX => return Ok(()),
                 Ok(0) => return Err(truncated()),
                 Ok(read) => left -= read as u64,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -230,6 +270,12 @@ impl<R: Read> Scanner<'_, R> {
         }
         Ok(())
     }
+}
+
+/// How many bytes of text an entry's facts hold.
+fn text_bytes(entry: &EntryFacts) -> usize {
+    let other = [&entry.link, &entry.written].into_iter().flatten();
+    entry.path.len() + other.map(String::len).sum::<usize>()
 }
 
 /// Without the cause, which quotes the header: its bytes may be anything, and this is shown on terminals.
@@ -249,21 +295,27 @@ fn entry(header: &Header, kind: EntryType, long: &Extensions, size: u64) -> Entr
     let path = long.path.clone().unwrap_or_else(|| header.path_bytes().into_owned());
     let link = long.link.clone().or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
     let kind = match kind {
-        _ if long.sparse => EntryKind::Other,
+        _ if long.sparse => EntryKind::Sparse,
         EntryType::Regular | EntryType::Continuous if path.ends_with(b"/") => EntryKind::Directory,
         EntryType::Regular | EntryType::Continuous => EntryKind::File,
         EntryType::Directory => EntryKind::Directory,
         EntryType::Symlink => EntryKind::Symlink,
         EntryType::Link => EntryKind::Hardlink,
+        EntryType::Char | EntryType::Block => EntryKind::Device,
+        EntryType::Fifo => EntryKind::Fifo,
+        EntryType::GNUSparse => EntryKind::Sparse,
         _ => EntryKind::Other,
     };
     let link = link.filter(|_| matches!(kind, EntryKind::Symlink | EntryKind::Hardlink));
+    let path = String::from_utf8_lossy(&path);
+    let is_odd = path.starts_with('/') || path.split('/').any(|part| part == "..");
     EntryFacts {
-        path: clean(&String::from_utf8_lossy(&path)),
+        path: clean(&path),
         kind,
         mode: header.mode().unwrap_or(0) & 0o7777,
         size: if kind == EntryKind::File { size } else { 0 },
         link: link.map(|link| String::from_utf8_lossy(&link).into_owned()),
+        written: is_odd.then(|| path.clone().into_owned()),
     }
 }
 

@@ -12,7 +12,7 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use crate::problem::{Problem, Result};
 
 /// Keys and certificates are this small; larger files are something else.
-const LOOKED_AT: u64 = 1 << 20;
+pub(super) const LOOKED_AT: u64 = 1 << 20;
 
 /// Judges files by name, unless a glob of the user's allows them.
 #[derive(Debug)]
@@ -50,6 +50,16 @@ impl Guard {
     }
 }
 
+/// Whether it takes a look inside to tell if the file at `path` in an image is a secret.
+pub(super) fn wants_content(path: &Path) -> bool {
+    suspicion(path).is_some_and(|suspicion| !suspicion.content.is_empty())
+}
+
+/// What kind of secret a file seems to be, by its path and its first bytes.
+pub(super) fn seems(path: &Path, head: &[u8]) -> Option<&'static str> {
+    suspicion(path)?.confirmed_by(|| Some(head.to_vec()))
+}
+
 struct Suspicion {
     what: &'static str,
     /// What its content must have for it to count.
@@ -58,12 +68,19 @@ struct Suspicion {
 
 impl Suspicion {
     fn confirmed(&self, path: &Path) -> Option<&'static str> {
+        self.confirmed_by(|| {
+            let mut bytes = Vec::new();
+            // What cannot be read fails the build when it is packed.
+            File::open(path).ok()?.take(LOOKED_AT).read_to_end(&mut bytes).ok()?;
+            Some(bytes)
+        })
+    }
+
+    fn confirmed_by(&self, content: impl FnOnce() -> Option<Vec<u8>>) -> Option<&'static str> {
         if self.content.is_empty() {
             return Some(self.what);
         }
-        let mut bytes = Vec::new();
-        // What cannot be read fails the build when it is packed.
-        File::open(path).ok()?.take(LOOKED_AT).read_to_end(&mut bytes).ok()?;
+        let bytes = content()?;
         let text = String::from_utf8_lossy(&bytes);
         self.content.iter().any(|needle| text.contains(needle)).then_some(self.what)
     }

@@ -206,7 +206,8 @@ fn changed(source: &Source, found: Stat, when: &str) -> Problem {
     Problem::failed(format!("`{}` {what} {when}", source.path.display())).help(RETRY)
 }
 
-fn open(source: &Source) -> io::Result<File> {
+/// Opens a source as it is going to be read.
+pub(super) fn open(source: &Source) -> io::Result<File> {
     // Not blocking, in case a FIFO took the file's place.
     let flags = if source.follow { libc::O_NONBLOCK } else { libc::O_NONBLOCK | libc::O_NOFOLLOW };
     OpenOptions::new().read(true).custom_flags(flags).open(&source.path)

@@ -34,20 +34,25 @@ pub struct Node {
     pub size: u64,
     /// What a link points to.
     pub link: Option<String>,
+    /// The number of the layer that has it, the lowest being 0.
+    pub layer: usize,
 }
+
+/// How many links in a row are followed, as Linux does (`MAXSYMLINKS`).
+const MOST_LINKS: usize = 40;
 
 impl Tree {
     /// Merges layers, lowest first.
     #[must_use]
     pub fn merge<'a>(layers: impl IntoIterator<Item = &'a LayerFacts>) -> Self {
         let mut tree = Self::default();
-        for layer in layers {
+        for (number, layer) in layers.into_iter().enumerate() {
             // A layer's whiteouts hide what is below it, wherever they stand in it.
             for entry in &layer.entries {
                 tree.white_out(&entry.path);
             }
             for entry in &layer.entries {
-                tree.add(entry);
+                tree.add(entry, number);
             }
         }
         tree
@@ -63,6 +68,63 @@ impl Tree {
     #[must_use]
     pub fn at(&self, path: &Path) -> Option<&Node> {
         self.get(path.to_str()?)
+    }
+
+    /// All paths with what is there, in their order.
+    pub fn nodes(&self) -> impl Iterator<Item = (&str, &Node)> {
+        self.nodes.iter().map(|(path, node)| (path.as_str(), node))
+    }
+
+    /// Whether a path is a directory, with an entry of its own or without.
+    #[must_use]
+    pub fn is_directory(&self, path: &str) -> bool {
+        match self.get(path) {
+            Some(node) => node.kind == EntryKind::Directory,
+            None => {
+                let prefix = format!("{path}/");
+                path.is_empty()
+                    || self.nodes.range(prefix.clone()..).next().is_some_and(|(p, _)| p.starts_with(&prefix))
+            }
+        }
+    }
+
+    /// The path without links that `path`, counted from the root, leads to; `None` if it leads nowhere. Nothing leads
+    /// out of the root.
+    #[must_use]
+    pub fn resolve(&self, path: &str) -> Option<String> {
+        let mut open: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
+        let mut at = String::new();
+        let mut links = 0;
+        while let Some(part) = open.pop() {
+            match part.as_str() {
+                "" | "." => continue,
+                ".." => {
+                    at.truncate(at.rfind('/').unwrap_or(0));
+                    continue;
+                }
+                _ => {}
+            }
+            if !self.is_directory(&at) {
+                return None;
+            }
+            let next = if at.is_empty() { part } else { format!("{at}/{part}") };
+            match self.get(&next) {
+                Some(Node { kind: EntryKind::Symlink, link: Some(target), .. }) => {
+                    links += 1;
+                    if links > MOST_LINKS {
+                        return None;
+                    }
+                    if target.starts_with('/') {
+                        at.clear();
+                    }
+                    open.extend(target.split('/').rev().map(str::to_owned));
+                }
+                Some(_) => at = next,
+                None if self.is_directory(&next) => at = next,
+                None => return None,
+            }
+        }
+        Some(at)
     }
 
     /// Whether nothing of the base can be in the way of what goes below Lambda's own directories: they are plain ones or
@@ -91,7 +153,7 @@ impl Tree {
         }
     }
 
-    fn add(&mut self, entry: &EntryFacts) {
+    fn add(&mut self, entry: &EntryFacts, layer: usize) {
         let name = entry.path.rsplit('/').next().unwrap_or_default();
         if entry.path.is_empty() || name.starts_with(".wh.") {
             return;
@@ -100,7 +162,7 @@ impl Tree {
             self.remove_below(&entry.path);
         }
         let EntryFacts { kind, mode, size, ref link, .. } = *entry;
-        self.nodes.insert(entry.path.clone(), Node { kind, mode, size, link: link.clone() });
+        self.nodes.insert(entry.path.clone(), Node { kind, mode, size, link: link.clone(), layer });
     }
 
     fn remove_below(&mut self, path: &str) {
@@ -128,6 +190,7 @@ mod tests {
             mode: 0o755,
             size: 0,
             link: None,
+            written: None,
         };
         LayerFacts { entries: entries.iter().map(entry).collect(), ..LayerFacts::default() }
     }
@@ -149,6 +212,37 @@ mod tests {
         let paths: Vec<_> = tree.nodes.keys().map(String::as_str).collect();
         assert_eq!(paths, ["a", "a/y", "ab", "b", "c", "c/n"]);
         assert_eq!(tree.get("b").map(|node| node.kind), Some(Symlink));
+    }
+
+    #[test]
+    fn links_are_followed_within_the_root() {
+        use EntryKind::{Directory, File, Symlink};
+        let mut facts = layer(&[
+            ("usr", Directory),
+            ("usr/lib64", Directory),
+            ("usr/lib64/libc.so.6", File),
+            ("lib64", Symlink),
+            ("out", Symlink),
+            ("loop", Symlink),
+            ("implicit/file", File),
+        ]);
+        for (at, link) in [(3, "usr/lib64"), (4, "../../usr"), (5, "loop")] {
+            facts.entries[at].link = Some(link.into());
+        }
+        let tree = Tree::merge([&facts]);
+        for (path, found) in [
+            ("/lib64/libc.so.6", Some("usr/lib64/libc.so.6")),
+            ("usr/../lib64/./libc.so.6", Some("usr/lib64/libc.so.6")),
+            ("out/lib64", Some("usr/lib64")),
+            ("implicit", Some("implicit")),
+            ("implicit/file", Some("implicit/file")),
+            ("implicit/file/more", None),
+            ("/", Some("")),
+            ("lib64/none", None),
+            ("loop", None),
+        ] {
+            assert_eq!(tree.resolve(path).as_deref(), found, "{path}");
+        }
     }
 
     #[test]

@@ -192,6 +192,12 @@ fn absent(target: &Target, blob: &Blob<'_>, expected: Option<&Path>) -> Problem 
         .help("push once from a machine that has the files")
 }
 
+/// Whether the records say that the repository has a blob.
+pub(super) fn is_recorded(target: &Target, digest: &Digest, store: &Store) -> bool {
+    let recorded = store.records().get::<Pushed>(Kind::Pushed, &key(target, digest));
+    recorded.is_some_and(|pushed| pushed.repositories.contains(&target.repository))
+}
+
 /// Records that a blob is there. A record that cannot be written costs a question some day.
 fn remember(target: &Target, digest: &Digest, store: &Store, session: &Session) {
     let key = key(target, digest);

@@ -170,19 +170,22 @@ async fn finish(
         supply: &Supply::Here(Source::bytes(Bytes::copy_from_slice(&image.config))),
         lenders: Vec::new(),
     };
-    let is_there = target.client.has_blob(&target.repository, &image.config_descriptor).await?;
-    if !is_there {
-        blobs::send(target, &config, store, session).await?;
-    }
-    *(if is_there { &mut reused_bytes } else { &mut sent_bytes }) += image.config_descriptor.size;
-
     let digest = image.digest();
-    let by_digest = Selector::Digest(digest);
-    let is_there = target.client.head_manifest(&target.repository, &by_digest).await? == Some(digest);
-    if !is_there {
+    // A registry that has a manifest has its config.
+    if target.client.head_manifest(&target.repository, &Selector::Digest(digest)).await? == Some(digest) {
+        reused_bytes += image.config_descriptor.size + image.manifest_descriptor.size;
+    } else {
+        // As with layers: what no record tells of is sent without asking.
+        let is_known = blobs::is_recorded(target, &image.config_descriptor.digest, store);
+        if is_known && target.client.has_blob(&target.repository, &image.config_descriptor).await? {
+            reused_bytes += image.config_descriptor.size;
+        } else {
+            blobs::send(target, &config, store, session).await?;
+            sent_bytes += image.config_descriptor.size;
+        }
         put_manifest(target, image, &config, layers, &pushed, store, session).await?;
+        sent_bytes += image.manifest_descriptor.size;
     }
-    *(if is_there { &mut reused_bytes } else { &mut sent_bytes }) += image.manifest_descriptor.size;
 
     let tags = put_tags(target, request, image).await?;
     let image_uri = format!("{}@{digest}", target.shown());
@@ -243,18 +246,23 @@ async fn put_tags(target: &Target, request: &Request<'_>, image: &Image) -> Resu
     if request.digest_tag && !tags.contains(&own) {
         tags.push(own);
     }
-    for tag in &tags {
-        let (client, repository) = (&target.client, &target.repository);
-        let selector = Selector::Tag(tag.clone());
-        // Asked first, since ECR refuses to write a tag that cannot be moved even if nothing would change.
-        if client.head_manifest(repository, &selector).await? != Some(digest) {
-            let put = client.put_manifest(repository, &selector, &image.manifest_descriptor.media_type, &bytes).await;
+    let puts = tags.iter().map(|tag| {
+        let bytes = &bytes;
+        async move {
+            let (client, repository) = (&target.client, &target.repository);
+            let selector = Selector::Tag(tag.clone());
+            // Asked first, since ECR refuses to write a tag that cannot be moved even if nothing would change.
+            if client.head_manifest(repository, &selector).await? == Some(digest) {
+                return Ok(());
+            }
+            let put = client.put_manifest(repository, &selector, &image.manifest_descriptor.media_type, bytes).await;
             put.map_err(|error| {
                 let what = format!("the image is in `{}` as {digest}, but not under the tag `{tag}`", target.shown());
                 Problem::from(error).context(what)
-            })?;
+            })
         }
-    }
+    });
+    window::run(puts, target.client.throttled()).await?;
     Ok(tags)
 }
 

@@ -14,6 +14,7 @@ use super::progress::Bars;
 use super::screen::Screen;
 use super::{Look, functions, table};
 use crate::event::{Event, ImageResult, PushPlan, PushResult, PushStep, PushedLayer, TaskId, TaskKind, TaskOutcome};
+use crate::finding::{Finding, Severity};
 use crate::problem::{Exit, Problem};
 use crate::units;
 
@@ -97,6 +98,7 @@ impl Talk {
                 let PushedLayer { name, digest, size, step } = layer;
                 self.status(NOTE, "Confirmed", &format!("{name}: {digest}, {}, {step}", units::size(*size)));
             }
+            Event::Found { finding, .. } => self.found(finding),
             Event::FunctionStarted { name, step, what } => {
                 let (verb, message) = functions::started(name, *step, what);
                 self.status(GOOD, verb, &message);
@@ -115,7 +117,7 @@ impl Talk {
             Event::BaseCompared { reference, platform, locked, newest } if locked == newest => {
                 self.status(GOOD, "Current", &format!("{reference} for {platform}"));
             }
-            Event::Found { what, becomes } => self.status(GOOD, "Found", &format!("{what}: {becomes} from now on")),
+            Event::Proposed { what, becomes } => self.status(GOOD, "Found", &format!("{what}: {becomes} from now on")),
             Event::Added { what, path } => self.status(GOOD, "Added", &format!("{what} to {}", path.display())),
             Event::Wrote { what, path, .. } => self.status(GOOD, "Wrote", &format!("{what} {}", path.display())),
             _ => {}
@@ -239,6 +241,21 @@ impl Talk {
         self.print(&table::pushed(image, push, self.screen.columns(), self.verbose));
     }
 
+    /// A finding on the way: those worth no more than a note are for `-v`.
+    fn found(&self, finding: &Finding) {
+        let style = match finding.severity {
+            Severity::Error => ERROR,
+            Severity::Warning => WARNING,
+            Severity::Note if self.verbose => NOTE,
+            Severity::Note => return,
+        };
+        let label = format!("{}[{}]", finding.severity.word(), finding.code);
+        let place: Vec<_> = [&finding.path, &finding.layer].into_iter().flatten().map(String::as_str).collect();
+        let place = if place.is_empty() { String::new() } else { format!(" ({})", place.join(", ")) };
+        let message = format!("{}: {}{place}", finding.title, finding.message);
+        self.labelled(style, &label, &message, Some(&finding.help));
+    }
+
     /// Cargo's status line: a verb that ends in the twelfth column, and what it is about.
     fn status(&self, style: Style, verb: &str, message: &str) {
         let verb = self.paint(style, &format!("{verb:>12}"));
@@ -277,6 +294,7 @@ fn verbs(kind: TaskKind) -> (&'static str, &'static str) {
         TaskKind::Hash => ("Hashing", "Hashed"),
         TaskKind::Layer => ("Layering", "Layered"),
         TaskKind::Write => ("Writing", "Wrote"),
+        TaskKind::Check => ("Checking", "Checked"),
         TaskKind::Push => ("Pushing", "Pushed"),
     }
 }
@@ -319,7 +337,7 @@ fn count(count: usize, what: &str) -> String {
 }
 
 /// Text without what would steer the terminal: names and a server's answers are not ours.
-fn printable(text: &str) -> Cow<'_, str> {
+pub(super) fn printable(text: &str) -> Cow<'_, str> {
     escape(text, |character| character.is_control() && character != '\n' && character != '\t')
 }
 

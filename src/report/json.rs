@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::event::function::{DeployedFunction, FunctionPlan};
 use crate::event::{Event, FunctionResult, ImageResult, LayerResult, PushPlan, PushStep, PushedLayer};
+use crate::finding::{Finding, Severity, Verdict};
 use crate::oci::Digest;
 use crate::problem::Problem;
 
@@ -34,6 +35,26 @@ enum Message<'a> {
         layer: &'a PushedLayer,
     },
     ImagePushed(Pushed<'a>),
+    Finding {
+        package: Option<&'a str>,
+        bin: Option<&'a str>,
+        image: &'a str,
+        #[serde(flatten)]
+        finding: &'a Finding,
+    },
+    ImageVerified {
+        image: &'a str,
+        digest: Option<Digest>,
+        platform: &'a str,
+        layers: usize,
+        uncompressed_size: u64,
+        errors: usize,
+        warnings: usize,
+        notes: usize,
+    },
+    Explained {
+        page: &'a str,
+    },
     FunctionPlanned {
         package: &'a str,
         bin: &'a str,
@@ -158,6 +179,10 @@ pub(super) fn message(event: &Event<'_>) -> Option<String> {
             reused_bytes: push.reused_bytes,
             steps: push.layers.iter().map(|layer| layer.step).collect(),
         }),
+        Event::Found { package, bin, finding } => {
+            Message::Finding { package: Some(package), bin: Some(bin), image: bin, finding }
+        }
+        Event::Explained { page } => Message::Explained { page },
         Event::FunctionPlanned { package, bin, plan } => Message::FunctionPlanned { package, bin, plan },
         Event::FunctionUpdated { package, bin, function } => Message::FunctionUpdated { package, bin, function },
         Event::PolicyTold { policy } => {
@@ -179,6 +204,26 @@ pub(super) fn message(event: &Event<'_>) -> Option<String> {
         _ => return None,
     };
     Some(write(&message))
+}
+
+/// The messages of a report: the findings of each image, and a line that sums them up.
+pub(super) fn verdicts(verdicts: &[Verdict], mut line: impl FnMut(&str)) {
+    for verdict in verdicts {
+        let Verdict { image, digest, platform, layers, uncompressed_size, findings } = verdict;
+        for finding in findings {
+            line(&write(&Message::Finding { package: None, bin: None, image, finding }));
+        }
+        line(&write(&Message::ImageVerified {
+            image,
+            digest: *digest,
+            platform,
+            layers: *layers,
+            uncompressed_size: *uncompressed_size,
+            errors: verdict.count(Severity::Error),
+            warnings: verdict.count(Severity::Warning),
+            notes: verdict.count(Severity::Note),
+        }));
+    }
 }
 
 /// The message of a failure.

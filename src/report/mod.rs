@@ -7,8 +7,10 @@ mod functions;
 mod human;
 mod json;
 mod progress;
+mod sarif;
 mod screen;
 mod table;
+mod verdict;
 
 use std::env;
 use std::io::{self, IsTerminal as _, Write};
@@ -60,6 +62,8 @@ pub enum Format {
     Human,
     /// An object a line, keyed `reason`, and cargo's messages as they are.
     Json,
+    /// The report of a check in the form of code scanning.
+    Sarif,
 }
 
 /// Whether to do something that suits some terminals only.
@@ -228,7 +232,11 @@ impl Reporter for Report {
             (Format::Human, Event::BaseCompared { reference, platform, locked, newest }) if locked != newest => {
                 self.line(&format!("{} {platform} {locked} -> {newest}", human::one_line(reference)));
             }
-            (Format::Human, _) => {}
+            (Format::Human, Event::Checked { verdicts }) => self.line(verdict::render(verdicts).trim_end()),
+            (Format::Sarif, Event::Checked { verdicts }) => self.line(&sarif::render(verdicts)),
+            (Format::Human | Format::Sarif, Event::Explained { page }) => self.line(page),
+            (Format::Human | Format::Sarif, _) => {}
+            (Format::Json, Event::Checked { verdicts }) => json::verdicts(verdicts, |line| self.line(line)),
             (Format::Json, Event::CargoMessage { line }) => self.line(line.trim_end()),
             (Format::Json, event) => {
                 if let Some(message) = json::message(event) {

@@ -41,7 +41,8 @@ impl Kind {
         match self {
             Self::Fingerprint => "fingerprints",
             Self::Layer => "layers",
-            Self::Facts => "facts",
+            // The number is the form of the facts: records of another are in another folder, and so absent.
+            Self::Facts => "facts-2",
             Self::Reference => "references",
             Self::Base => "bases",
             Self::Blob => "blobs",

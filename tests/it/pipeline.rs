@@ -20,8 +20,8 @@ use crate::support::assets::{Member, asset, fixed_tree, layers_of, noise, pack, 
 const TAR: &str = "sha256:91099d6c6461ed31f6740b09028c757fb277796f6c785597891272e532862db2";
 const GOLDEN: [(u32, &str); 4] = [
     (0, "sha256:1fd0869fb46730a28fed84b12e4e521d39d23343d61379aaf01c4c39c6571372"),
-    (1, "sha256:b9fe505476bc57f2da6b2476af8272e7a37d14c3a7aef6bb8ef7620cb838b893"),
-    (2, "sha256:7c552220ba6ee3d440f1564683b8adfb0544c68e9eb9c7ad4e47ab5547c40a8e"),
+    (1, "sha256:cf0b4ff7e3310689a47d51fedb90b8a4668825df680d7cf81404d138a8decf3a"),
+    (2, "sha256:b2b1c0e71bb8a6844ecbff876c72f63f225de07aa5c6c5b7af23872d22321399"),
     (9, "sha256:694107f9d805cd78bdd760372637b8d1eff8b5e8934084c707fbb6a66e13be26"),
 ];
 

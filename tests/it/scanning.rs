@@ -163,7 +163,7 @@ fn each_kind_is_told_and_paths_are_as_unpackers_see_them() {
     let told: Vec<_> = facts
         .entries
         .iter()
-        .map(|EntryFacts { path, kind, mode, size, link }| (path.as_str(), *kind, *mode, *size, link.as_deref()))
+        .map(|EntryFacts { path, kind, mode, size, link, .. }| (path.as_str(), *kind, *mode, *size, link.as_deref()))
         .collect();
     let mode = 0o4755;
     assert_eq!(
@@ -172,9 +172,9 @@ fn each_kind_is_told_and_paths_are_as_unpackers_see_them() {
             ("", EntryKind::Directory, mode, 0, None),
             ("usr/lib64", EntryKind::Symlink, mode, 0, Some("usr/lib")),
             ("abs", EntryKind::Hardlink, mode, 0, Some("./usr")),
-            ("sparse", EntryKind::Other, mode, 0, None),
-            ("dev/null", EntryKind::Other, mode, 0, None),
-            ("pipe", EntryKind::Other, mode, 0, None),
+            ("sparse", EntryKind::Sparse, mode, 0, None),
+            ("dev/null", EntryKind::Device, mode, 0, None),
+            ("pipe", EntryKind::Fifo, mode, 0, None),
             ("escape", EntryKind::File, mode, 3, None),
         ]
     );

@@ -179,7 +179,7 @@ impl Locking {
             let part = entry.part.as_ref().map(|part| format!("/{part}")).unwrap_or_default();
             let name = format!("{}{part}", found.name);
             let (packs, told) = (packs.clone(), Some(told(entry)));
-            let spec = LayerSpec { name, origin: Origin::Asset, entries: Vec::new(), packs, told };
+            let spec = LayerSpec { told, ..LayerSpec::new(name, Origin::Asset, Vec::new(), packs) };
             (spec, Locked { key: Some((*key).clone()), part: entry.part.clone(), expected: Some(found.root.clone()) })
         };
         Ok(layers.iter().map(layer).collect())

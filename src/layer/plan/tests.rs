@@ -27,6 +27,7 @@ fn base() -> Tree {
         mode,
         size: 0,
         link: link.map(str::to_owned),
+        written: None,
     };
     let entries = vec![
         node("usr", EntryKind::Directory, 0o555, None),

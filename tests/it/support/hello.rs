@@ -24,6 +24,11 @@ pub fn build(target: &Path) -> Program {
     of(Program::build(&copy("hello", target)), target)
 }
 
+/// `verify` of `testdata/hello` with `target` as its target directory.
+pub fn verify(target: &Path) -> Program {
+    of(Program::verify(&copy("hello", target)), target)
+}
+
 /// `push` of `testdata/hello` with `target` as its target directory.
 pub fn push(target: &Path) -> Program {
     of(Program::push(&copy("hello", target)), target)
@@ -31,7 +36,7 @@ pub fn push(target: &Path) -> Program {
 
 fn of(program: Program, target: &Path) -> Program {
     fetch(&testdata("hello"));
-    compiled_there(program.arg("--target-dir").arg(target)).env("HOME", target)
+    compiled_there(program.judged().arg("--target-dir").arg(target)).env("HOME", target)
 }
 
 /// The program compiles where all projects like `testdata/hello` do, so that their dependencies are compiled once.

@@ -122,7 +122,7 @@ fn config(architecture: &str, diff_ids: &[Digest]) -> Value {
 fn layers(architecture: &str, lambda_architecture: &str) -> Vec<Vec<u8>> {
     let emulator = fs::read(lambda_emulator(lambda_architecture)).expect("the emulator");
     let mut runtime = Tar::new();
-    runtime.directories(&["usr/local", "usr/local/bin"]).file("usr/local/bin/aws-lambda-rie", 0o755, &emulator);
+    runtime.directories(&["usr", "usr/local", "usr/local/bin"]).file("usr/local/bin/aws-lambda-rie", 0o755, &emulator);
     let mut entry_point = Tar::new();
     entry_point.file("lambda-entrypoint.sh", 0o755, ENTRY_POINT.as_bytes());
     let mut function = Tar::new();
@@ -137,7 +137,7 @@ fn system(architecture: &str) -> Tar {
     for directory in ["bin", "lib", "lib64", "sbin"] {
         tar.link(directory, &format!("usr/{directory}"));
     }
-    tar.file("etc/os-release", 0o644, b"NAME=\"Amazon Linux\"\nVERSION=\"2023\"\nID=\"amzn\"\n");
+    tar.file("etc/os-release", 0o644, b"NAME=\"Amazon Linux\"\nVERSION=\"2023\"\nID=\"amzn\"\nVERSION_ID=\"2023\"\n");
     tar.file(
         "etc/passwd",
         0o644,

@@ -18,5 +18,6 @@ pub mod registry;
 pub mod running;
 pub mod schema;
 pub mod site;
+pub mod specimen;
 pub mod tools;
 pub mod tunnel;

@@ -1,0 +1,165 @@
+//! Rules about what is started: the programs that ENTRYPOINT and CMD name, followed to their interpreters.
+//!
+//! What those programs load is `libraries`'s.
+
+use super::findings::{Findings, Place};
+use super::image::ImageFacts;
+use super::libraries::{self, Surroundings};
+use super::merged::Merged;
+use super::rules::{self, Rule};
+use crate::layer::elf::ElfFacts;
+use crate::layer::facts::Inside;
+use crate::platform::Architecture;
+
+/// AWS's entry point in its base images.
+const AWS_ENTRY_POINT: &str = "/lambda-entrypoint.sh";
+/// Where AWS's entry point starts a runtime unless `LAMBDA_RUNTIME_DIR` says otherwise.
+const RUNTIME_DIRECTORY: &str = "/var/runtime";
+/// Where programs are looked for without a PATH (execvp(3), and what Docker sets).
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// ELF files up to this size were read as a whole, so that what says nothing is no program.
+const READ_WHOLE: u64 = 16 << 20;
+/// A script's interpreter may be a script; Linux goes this far (`load_script`).
+const MOST_INTERPRETERS: usize = 5;
+
+/// What all questions about programs need.
+struct Start<'a, 'f> {
+    image: &'a ImageFacts,
+    merged: &'a Merged<'a>,
+    findings: &'f mut Findings<'a>,
+    /// Dynamic programs that were found to be started.
+    programs: Vec<(String, &'a ElfFacts)>,
+}
+
+/// Whether the image starts with AWS's own entry point.
+pub(super) fn starts_with_aws(image: &ImageFacts) -> bool {
+    image.words("Entrypoint").first().is_some_and(|program| program.ends_with(AWS_ENTRY_POINT))
+}
+
+pub(super) fn check<'a>(image: &'a ImageFacts, merged: &'a Merged<'a>, findings: &mut Findings<'a>) {
+    let (entrypoint, cmd) = (image.words("Entrypoint"), image.words("Cmd"));
+    let Some(program) = entrypoint.first().or(cmd.first()).copied() else {
+        findings.add(rules::NOTHING, Place::IMAGE, "the image has neither ENTRYPOINT nor CMD");
+        return;
+    };
+    if starts_with_aws(image) && cmd.len() != 1 {
+        let message = format!("the entry point wants exactly one argument, the handler, and CMD has {}", cmd.len());
+        findings.add(rules::CMD, Place::IMAGE, message);
+    }
+    if !merged.is_whole {
+        findings.not_checked(rules::MISSING, Place::IMAGE, "a layer was not read, and the program may be in it");
+        return;
+    }
+    let mut start = Start { image, merged, findings, programs: Vec::new() };
+    let what = if entrypoint.is_empty() { "CMD" } else { "ENTRYPOINT" };
+    start.program(program, &format!("{what} starts `{}`", program.escape_debug()), rules::MISSING);
+    if starts_with_aws(image) {
+        let directory = image.variable("LAMBDA_RUNTIME_DIR").unwrap_or(RUNTIME_DIRECTORY).trim_end_matches('/');
+        let bootstrap = format!("{directory}/bootstrap");
+        start.program(&bootstrap, &format!("the entry point starts `{bootstrap}`"), rules::BOOTSTRAP);
+    }
+    let programs = start.programs;
+    let surroundings = Surroundings::of(image, merged);
+    libraries::programs(&programs, &surroundings, findings);
+    libraries::modules(&programs, &surroundings, findings);
+}
+
+impl<'a> Start<'a, '_> {
+    /// Follows a program to what Linux starts in the end. `why` says who starts it.
+    fn program(&mut self, word: &str, why: &str, missing: &'static Rule) {
+        let mut word = word.to_owned();
+        let mut why = why.to_owned();
+        let mut missing = missing;
+        for _ in 0..MOST_INTERPRETERS {
+            let Some(path) = self.find(&word) else {
+                let is_path = word.contains('/');
+                let message = format!("{why}, and {}", if is_path { "it is not there" } else { "PATH leads to none" });
+                let place = if is_path { Place::path(&word) } else { Place::IMAGE };
+                self.findings.add(missing, place, message);
+                return;
+            };
+            let Some(interpreter) = self.inspect(&path, &why) else { return };
+            let mut words = interpreter.split_whitespace();
+            word = words.next().unwrap_or_default().to_owned();
+            if interpreter.ends_with('\r') {
+                let message = format!("{why}, and its first line ends with a carriage return, as on Windows");
+                self.findings.add(rules::NOT_A_PROGRAM, self.merged.place(&path), message);
+                return;
+            }
+            why = format!("`/{path}` is a script for `{}`", interpreter.escape_debug());
+            missing = rules::MISSING;
+            // What `env` starts is found by PATH, unless it has options and variables to set first.
+            let started = words.find(|word| !word.starts_with('-') && !word.contains('='));
+            if let Some(started) = started.filter(|_| word.ends_with("/env")) {
+                if self.find(&word).is_none() {
+                    continue;
+                }
+                word = started.to_owned();
+            }
+        }
+    }
+
+    /// The path, without links, of a program as execvp(3) finds it.
+    fn find(&self, word: &str) -> Option<String> {
+        let file = |path: &str| self.merged.file(path).map(|(path, _)| path);
+        let directory = self.image.working_directory();
+        if word.starts_with('/') {
+            return file(word);
+        }
+        if word.contains('/') {
+            return file(&format!("{directory}/{word}"));
+        }
+        let path = self.image.variable("PATH").unwrap_or(DEFAULT_PATH);
+        path.split(':').find_map(|directory| file(&format!("{directory}/{word}")))
+    }
+
+    /// Judges a program; the line of its interpreter if it is a script.
+    fn inspect(&mut self, path: &str, why: &str) -> Option<String> {
+        let merged = self.merged;
+        let (_, node) = merged.file(path)?;
+        if node.mode & 0o001 == 0 {
+            let message = format!("{why}, and its mode is {:04o}", node.mode);
+            self.findings.add(rules::NOT_EXECUTABLE, merged.place(path), message);
+        } else if let Some(closed) = merged.closed_directory(path) {
+            let message = format!("{why}, and others may not enter `/{closed}`");
+            self.findings.add(rules::NOT_EXECUTABLE, merged.place(path), message);
+        }
+        let line = merged.inside_of(path).find_map(|inside| match inside {
+            Inside::Script(line) => Some(line.clone()),
+            _ => None,
+        });
+        if line.is_some() {
+            return line;
+        }
+        match merged.elf(path) {
+            Some(elf) => self.elf(path, why, elf),
+            // Without `x` nobody looked whether it is a script.
+            None if node.size <= READ_WHOLE && node.mode & 0o111 != 0 => {
+                let message = format!("{why}, and it is neither an ELF file nor a script");
+                self.findings.add(rules::NOT_A_PROGRAM, merged.place(path), message);
+            }
+            None => {}
+        }
+        None
+    }
+
+    fn elf(&mut self, path: &str, why: &str, elf: &'a ElfFacts) {
+        let image = Architecture::from_oci(self.image.word("architecture"));
+        if elf.architecture.is_none() || (image.is_some() && elf.architecture != image) {
+            let own = elf.architecture.map_or_else(|| format!("machine {}", elf.machine), |own| own.to_string());
+            let message = format!("{why}; it is for {own}, and the image for {}", self.image.word("architecture"));
+            self.findings.add(rules::ARCHITECTURE, self.merged.place(path), message);
+            return;
+        }
+        if let Some(loader) = &elf.interpreter {
+            if self.merged.file(loader).is_none() {
+                let message = format!("{why}; it asks for `{}`, which is not there", loader.escape_debug());
+                self.findings.add(rules::LOADER, self.merged.place(path), message);
+                return;
+            }
+            if !self.programs.iter().any(|(other, _)| other == path) {
+                self.programs.push((path.to_owned(), elf));
+            }
+        }
+    }
+}

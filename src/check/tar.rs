@@ -1,0 +1,143 @@
+//! Rules about each layer's tar: what Lambda's unpacker is stricter about than Docker's.
+
+use std::collections::{HashMap, HashSet};
+
+use super::findings::{Findings, Place};
+use super::image::{Content, ImageFacts, LayerSource};
+use super::rules;
+use crate::layer::facts::{EntryFacts, EntryKind, LayerFacts};
+use crate::layer::tree::Tree;
+
+/// Where a function's own files are: what is not readable there was meant to be.
+const OF_THE_FUNCTION: [&str; 3] = ["var/task", "var/runtime", "opt"];
+
+/// Whether a path is, or is below, a directory.
+pub(super) fn is_below(path: &str, directory: &str) -> bool {
+    path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Whether a path is one of the function's own.
+pub(super) fn is_of_the_function(path: &str) -> bool {
+    OF_THE_FUNCTION.iter().any(|directory| is_below(path, directory))
+}
+
+pub(super) fn check(image: &ImageFacts, findings: &mut Findings<'_>) {
+    for (number, layer) in image.layers.iter().enumerate() {
+        let Content::Read { facts, gzip, .. } = &layer.content else { continue };
+        entries(number, facts, findings);
+        if facts.trailing_bytes > 0 {
+            let message = format!("{} bytes follow the end of the tar", facts.trailing_bytes);
+            findings.add(rules::TRAILING, Place::layer(number), message);
+        }
+        let Some(gzip) = gzip else { continue };
+        if gzip.trailing_bytes > 0 {
+            let message = format!("{} bytes follow the end of the gzip stream", gzip.trailing_bytes);
+            findings.add(rules::TRAILING, Place::layer(number), message);
+        }
+        if gzip.members > 1 {
+            findings.add(rules::MEMBERS, Place::layer(number), format!("there are {} members", gzip.members));
+        }
+    }
+    replaced_links(image, findings);
+}
+
+fn entries(number: usize, facts: &LayerFacts, findings: &mut Findings<'_>) {
+    let mut seen: HashMap<&str, EntryKind> = HashMap::with_capacity(facts.entries.len());
+    let mut missing = HashSet::new();
+    for entry in &facts.entries {
+        let path = entry.path.as_str();
+        let place = || Place::file(number, path);
+        if let Some(written) = &entry.written {
+            written_name(entry, written, number, findings);
+        }
+        if path.is_empty() {
+            continue;
+        }
+        for parent in parents(path).filter(|parent| seen.get(parent) != Some(&EntryKind::Directory)) {
+            if missing.insert(parent) {
+                let message = format!("the layer has no entry for the directory `/{parent}` before `/{path}`");
+                findings.add(rules::PARENT, Place::file(number, parent), message);
+            }
+        }
+        match entry.kind {
+            EntryKind::Hardlink => hardlink(entry, number, &seen, findings),
+            EntryKind::Device => findings.add(rules::SPECIAL, place(), "it is a device"),
+            EntryKind::Fifo => findings.add(rules::SPECIAL, place(), "it is a FIFO"),
+            EntryKind::Sparse => findings.add(rules::SPARSE, place(), "it is stored with holes"),
+            EntryKind::Other => findings.add(rules::SPECIAL, place(), "it is of a kind that is no file"),
+            EntryKind::File | EntryKind::Directory | EntryKind::Symlink => {}
+        }
+        modes(entry, number, findings);
+        // A directory that is there twice changes nothing but its mode, and many tools write it so.
+        let before = seen.insert(path, entry.kind);
+        if before.is_some_and(|before| before != EntryKind::Directory || entry.kind != EntryKind::Directory) {
+            findings.add(rules::DUPLICATE, place(), "it is in the layer more than once");
+        }
+    }
+}
+
+/// `a` and `a/b` of `a/b/c`.
+fn parents(path: &str) -> impl Iterator<Item = &str> {
+    path.match_indices('/').map(|(at, _)| &path[..at])
+}
+
+fn written_name(entry: &EntryFacts, written: &str, number: usize, findings: &mut Findings<'_>) {
+    let shown: String = written.chars().take(200).collect();
+    let message = format!("its name in the tar is `{}`", shown.escape_debug());
+    let rule = if written.split('/').any(|part| part == "..") { rules::ESCAPE } else { rules::ABSOLUTE };
+    findings.add(rule, Place::file(number, &entry.path), message);
+}
+
+fn hardlink(entry: &EntryFacts, number: usize, seen: &HashMap<&str, EntryKind>, findings: &mut Findings<'_>) {
+    let target = entry.link.as_deref().unwrap_or_default();
+    let target = target.trim_start_matches("./").trim_start_matches('/');
+    let place = Place::file(number, &entry.path);
+    let is_there = matches!(seen.get(target), Some(EntryKind::File | EntryKind::Hardlink | EntryKind::Symlink));
+    let shown: String = target.chars().take(200).collect();
+    let message = format!("it is a hard link to `/{}`", shown.escape_debug());
+    findings.add(if is_there { rules::HARDLINK } else { rules::DANGLING }, place, message);
+}
+
+/// What Lambda's unprivileged user cannot use. Systems have files for root alone, so only the function's own count.
+fn modes(entry: &EntryFacts, number: usize, findings: &mut Findings<'_>) {
+    if !is_of_the_function(&entry.path) {
+        return;
+    }
+    let place = Place::file(number, &entry.path);
+    let message = format!("its mode is {:04o}", entry.mode);
+    match entry.kind {
+        EntryKind::File | EntryKind::Hardlink if entry.mode & 0o004 == 0 => {
+            findings.add(rules::UNREADABLE, place, message);
+        }
+        EntryKind::Directory if entry.mode & 0o001 == 0 => findings.add(rules::CLOSED, place, message),
+        _ => {}
+    }
+}
+
+/// A directory over a symbolic link of a lower layer hides what the link led to.
+fn replaced_links(image: &ImageFacts, findings: &mut Findings<'_>) {
+    let layers: Vec<_> =
+        image.layers.iter().enumerate().filter_map(|it| Some((it.0, LayerSource::facts(it.1)?))).collect();
+    let is_link = |entry: &&EntryFacts| entry.kind == EntryKind::Symlink;
+    let links: HashSet<&str> = layers
+        .iter()
+        .flat_map(|(_, facts)| facts.entries.iter().filter(is_link))
+        .map(|entry| entry.path.as_str())
+        .collect();
+    for (at, (number, facts)) in layers.iter().enumerate().skip(1) {
+        let is_suspect =
+            |entry: &&EntryFacts| entry.kind == EntryKind::Directory && links.contains(entry.path.as_str());
+        let suspects: Vec<_> = facts.entries.iter().filter(is_suspect).collect();
+        if suspects.is_empty() {
+            continue;
+        }
+        let below = Tree::merge(layers[..at].iter().map(|(_, facts)| *facts));
+        for entry in suspects {
+            if let Some(node) = below.get(&entry.path).filter(|node| node.kind == EntryKind::Symlink) {
+                let target = node.link.as_deref().unwrap_or_default();
+                let message = format!("it replaces a link to `{}` of a lower layer", target.escape_debug());
+                findings.add(rules::REPLACED_LINK, Place::file(*number, &entry.path), message);
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Settles what `verify` is asked to do: a page of the reference, the project's images, or one that is there.
+
+use std::path::PathBuf;
+
+use crate::check::findings::Options;
+use crate::cli::VerifyArgs;
+use crate::cli::values::SizeArg;
+use crate::event::Session;
+use crate::platform::Architecture;
+use crate::problem::{Problem, Result};
+
+use super::environment::{Environment, verify_over_environment};
+use super::{BuildRequest, Checks, compile, project, settle};
+
+/// What `verify` is asked to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VerifyRequest {
+    /// Print the page of this rule, or all codes.
+    Explain(String),
+    /// Build the project's images and judge them.
+    Project(BuildRequest),
+    /// Judge an image that is there.
+    Image(InspectedRequest),
+}
+
+/// An image that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InspectedRequest {
+    /// Its reference, in the forms of a base's.
+    pub reference: String,
+    /// Where relative paths in it start.
+    pub directory: PathBuf,
+    /// Which one of an index; absent when it may be any.
+    pub architecture: Option<Architecture>,
+    /// No network.
+    pub offline: bool,
+    /// What it is judged by.
+    pub options: Options,
+}
+
+/// Settles what `verify` is asked to do.
+///
+/// # Errors
+/// As [`super::build_request`].
+pub fn verify_request(typed: &VerifyArgs, environment: &Environment, session: &Session) -> Result<VerifyRequest> {
+    if let Some(code) = &typed.explain {
+        return Ok(VerifyRequest::Explain(code.clone()));
+    }
+    if typed.build.check.no_verify || typed.build.image.output.is_some() {
+        let flag = if typed.build.check.no_verify { "--no-verify" } else { "--output" };
+        return Err(Problem::usage(format!("`{flag}` is not for `verify`")).help("it is a flag of `build`"));
+    }
+    let args = verify_over_environment(typed, environment, session)?;
+    let build = &args.build;
+    let Some(reference) = args.image else {
+        let project = project::find(build, environment, session)?;
+        let request = settle(project, build, environment)?;
+        return Ok(VerifyRequest::Project(BuildRequest { checks: Checks::Later, ..request }));
+    };
+    let options = Options {
+        max_size: build.check.max_size.map(|SizeArg(bytes)| bytes),
+        allow_secrets: build.image.allow_secrets.clone(),
+        ..Options::of_codes(&build.check.deny, &build.check.allow)?
+    };
+    Ok(VerifyRequest::Image(InspectedRequest {
+        reference,
+        directory: environment.directory.clone(),
+        architecture: compile::architecture(&build.compile),
+        offline: build.manifest.offline || build.manifest.frozen,
+        options,
+    }))
+}

@@ -1,0 +1,219 @@
+//! Whole images judged by the real program: our own, which break no rule, and those that other builders make of the same
+//! files, in every form that images come in.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::docker_registry::DockerRegistry;
+use crate::support::hello;
+use crate::support::images::Family;
+use crate::support::lambda_base::LambdaBase;
+use crate::support::program::{Outcome, Program};
+use crate::support::project::{AMD64, Project, elf};
+use crate::support::tools::{succeed, tool};
+
+/// The findings of a run in JSON, as `CODE severity path`.
+fn findings(outcome: &Outcome) -> Vec<String> {
+    let word = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let lines = outcome.stdout.lines().map(|line| serde_json::from_str::<Value>(line).expect("a JSON line"));
+    let found = lines.filter(|line| line["reason"] == "finding");
+    found.map(|it| format!("{} {} {}", word(&it["code"]), word(&it["severity"]), word(&it["path"]))).collect()
+}
+
+fn verify(directory: &Path, image: &str) -> Outcome {
+    Program::verify(directory).args([image, "--message-format", "json"]).run()
+}
+
+/// A function's files, with two things that are likely to go wrong: a hard link, and a file for its owner alone.
+struct Files {
+    directory: TempDir,
+}
+
+impl Files {
+    fn new() -> Self {
+        let files = Self { directory: TempDir::new().expect("a directory") };
+        let task = files.path("root/var/task");
+        fs::create_dir_all(&task).expect("made");
+        for (name, mode, content) in [("bootstrap", 0o755, elf(AMD64)), ("private", 0o600, b"x".to_vec())] {
+            fs::write(task.join(name), content).expect("written");
+            fs::set_permissions(task.join(name), Permissions::from_mode(mode)).expect("a mode");
+        }
+        fs::hard_link(task.join("bootstrap"), task.join("second")).expect("linked");
+        files
+    }
+
+    fn path(&self, below: &str) -> PathBuf {
+        self.directory.path().join(below)
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) -> String {
+        succeed(Command::new(tool(program)).current_dir(self.directory.path()).args(arguments))
+    }
+
+    fn buildah(&self, arguments: &[&str]) -> String {
+        let storage = ["--storage-driver", "vfs", "--root", "storage", "--runroot", "run"];
+        let absolute: Vec<_> = storage
+            .iter()
+            .map(|it| {
+                if it.starts_with("--") || *it == "vfs" {
+                    (*it).to_owned()
+                } else {
+                    self.path(it).display().to_string()
+                }
+            })
+            .collect();
+        let all: Vec<&str> = absolute.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
+        self.run("buildah", &all).trim().to_owned()
+    }
+
+    /// Has buildah make the image, and write it in these forms.
+    fn build(&self, targets: &[&str]) {
+        let container = self.buildah(&["from", "scratch"]);
+        self.buildah(&["copy", &container, "root", "/"]);
+        let start = ["config", "--os", "linux", "--arch", "amd64", "--entrypoint", r#"["/var/task/bootstrap"]"#];
+        self.buildah(&[&start[..], &[&container]].concat());
+        for target in targets {
+            self.buildah(&["commit", "--quiet", &container, target]);
+        }
+    }
+}
+
+/// Which of both names comes first in the tar is the directory's affair.
+fn without_names(findings: Vec<String>) -> Vec<String> {
+    let name = |line: String| line.replace("/var/task/second", "/var/task/bootstrap");
+    findings.into_iter().map(name).collect()
+}
+
+const PRIVATE: &str = "L029 warning /var/task/private";
+const LINK: &str = "L021 warning /var/task/bootstrap";
+
+#[test]
+fn images_of_buildah_and_podman() {
+    let files = Files::new();
+    files.build(&["oci:layout:hello", "oci-archive:oci.tar:hello", "docker-archive:docker.tar:hello"]);
+    // What buildah writes to a layout is not compressed unless it is asked for.
+    for (image, expected) in [
+        ("oci:layout:hello", &["L007 warning -", LINK, PRIVATE][..]),
+        ("oci-archive:oci.tar", &["L007 warning -", LINK, PRIVATE]),
+        ("docker-archive:docker.tar", &[LINK, PRIVATE]),
+    ] {
+        let outcome = verify(files.directory.path(), image);
+        assert_eq!(without_names(findings(&outcome)), expected, "{image}: {}", outcome.stdout);
+        assert_eq!(outcome.code, 0, "{image}: warnings are no refusal");
+    }
+}
+
+#[test]
+fn images_of_umoci_and_copies_of_skopeo() {
+    let files = Files::new();
+    files.run("umoci", &["init", "--layout", "image"]);
+    files.run("umoci", &["new", "--image", "image:hello"]);
+    files.run("umoci", &["unpack", "--image", "image:hello", "bundle"]);
+    files.run("cp", &["-a", "root/.", "bundle/rootfs/"]);
+    files.run("umoci", &["repack", "--image", "image:hello", "bundle"]);
+    let entry_point = ["--config.entrypoint", "/var/task/bootstrap", "--architecture", "amd64", "--os", "linux"];
+    files.run("umoci", &[&["config", "--image", "image:hello"][..], &entry_point].concat());
+    let outcome = verify(files.directory.path(), "oci:image:hello");
+    assert_eq!(without_names(findings(&outcome)), ["L009 warning -", LINK, PRIVATE], "{}", outcome.stdout);
+
+    files.run("skopeo", &["copy", "--quiet", "oci:image:hello", "docker-archive:saved.tar:hello:1"]);
+    let outcome = verify(files.directory.path(), "docker-archive:saved.tar:hello:1");
+    assert_eq!(without_names(findings(&outcome)), [LINK, PRIVATE], "{}", outcome.stdout);
+
+    let registry = DockerRegistry::start();
+    let target = format!("docker://{}/hello:1", registry.address);
+    files
+        .run("skopeo", &["copy", "--quiet", "--format", "v2s2", "--dest-tls-verify=false", "oci:image:hello", &target]);
+    let outcome = verify(files.directory.path(), &format!("{}/hello:1", registry.address));
+    assert_eq!(without_names(findings(&outcome)), [LINK, PRIVATE], "{}{}", outcome.stdout, outcome.stderr);
+}
+
+#[test]
+fn an_index_of_a_registry_is_named_with_the_digest_to_deploy() {
+    let directory = TempDir::new().expect("a directory");
+    let base = LambdaBase::new(Family::Docker);
+    let registry = DockerRegistry::start();
+    registry.push("lambda/provided", "al2023", &base);
+    let image = format!("{}/lambda/provided:al2023", registry.address);
+    let outcome = verify(directory.path(), &image);
+    // A base alone starts nothing.
+    let expected = ["L001 error -", "L055 error /var/runtime/bootstrap", "L054 warning -"];
+    assert_eq!(findings(&outcome), expected, "{}", outcome.stdout);
+    assert!(outcome.stdout.contains(&base.images[0].digest().to_string()), "{}", outcome.stdout);
+    let by_digest = format!("{}/lambda/provided@{}", registry.address, base.images[0].digest());
+    assert_eq!(findings(&verify(directory.path(), &by_digest)), expected[1..]);
+}
+
+#[test]
+fn our_own_images_break_no_rule() {
+    let target = TempDir::new().expect("a directory");
+    LambdaBase::new(Family::Docker).write_layout(&target.path().join("base"));
+    let base = format!("oci:{}:al2023", target.path().join("base").display());
+    let json = ["--message-format", "json"];
+    let outcome = hello::verify(target.path()).args(["--base", &base]).args(json).run();
+    assert_eq!((findings(&outcome), outcome.code), (Vec::new(), 0), "{}{}", outcome.stdout, outcome.stderr);
+    let verified = outcome.stdout.lines().find(|line| line.contains("image-verified")).expect("a summary");
+    assert_eq!(serde_json::from_str::<Value>(verified).expect("JSON")["layers"], 4 + 2);
+
+    // Read as anybody's, the same image is judged alike.
+    let layout = format!("oci:{}:hello", hello::layout(target.path()).display());
+    let outcome = verify(target.path(), &layout);
+    assert_eq!((findings(&outcome), outcome.code), (Vec::new(), 0), "{}", outcome.stdout);
+}
+
+#[test]
+fn builds_are_refused_before_slow_work_and_verified_with_a_whole_report() {
+    let project = Project::new(&[
+        ("lambda-image.toml", "base = \"scratch\"\nassets = [{ path = \"data\" }]\n"),
+        ("data/pointer.bin", "not yet"),
+    ]);
+    project.write_program("app", AMD64);
+    let build = || project.build().judged().args(["--binary-path", "app"]);
+    build().succeed();
+    let before = project.layout_files();
+
+    let mut database = b"SQLite format 3\0\x10\0\x02\x02".to_vec();
+    database.resize(512, 0);
+    project.write("data/words.db", database);
+    let outcome = build().args(["--deny", "warnings"]).run();
+    assert_eq!(outcome.code, 3, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("error[L070]: a SQLite database that wants to write"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("the checks refuse image `app`"), "{}", outcome.stderr);
+    assert_eq!((outcome.stdout.as_str(), project.layout_files()), ("", before), "nothing was made");
+
+    let verify = |flags: &[&str]| Program::verify(project.root()).args(["--binary-path", "app"]).args(flags).run();
+    let outcome = verify(&[]);
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    assert!(outcome.stdout.starts_with("app: linux/amd64, 2 layers, "), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("warning[L070]") && outcome.stdout.ends_with("Found 1 warning.\n"));
+    assert_eq!(verify(&["--deny", "warnings"]).code, 3);
+    project.write("lambda-image.toml", "base = \"scratch\"\nassets = [{ path = \"data\" }]\nallow = [\"L070\"]\n");
+    assert!(verify(&["--deny", "warnings"]).stdout.ends_with("Nothing found.\n"));
+
+    let outcome = build().args(["--no-verify", "--deny", "warnings"]).run();
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("is not checked, as `--no-verify` asks"), "{}", outcome.stderr);
+}
+
+#[test]
+fn what_is_no_image_is_told() {
+    let directory = TempDir::new().expect("a directory");
+    fs::write(directory.path().join("text"), "hello").expect("written");
+    for (image, code, said) in [
+        ("oci:none", 2, "there is no directory"),
+        ("docker-archive:text", 1, "could not read"),
+        ("scratch", 2, "`scratch` is no image"),
+        ("localhost:1/none:1", 1, "localhost:1"),
+    ] {
+        let outcome = verify(directory.path(), image);
+        assert_eq!(outcome.code, code, "{image}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains(said), "{image}: {}", outcome.stderr);
+    }
+    let outcome = Program::build(directory.path()).args(["--message-format", "sarif"]).run();
+    assert_eq!(outcome.code, 2, "{}", outcome.stderr);
+}
