@@ -88,6 +88,7 @@ fn cargo_said(stderr: &str) -> Problem {
     if let Some(help) = rest.strip_prefix("help: ") {
         return problem.help(help);
     }
+    let problem = problem.help("these are cargo's words: `cargo metadata --no-deps` says the same in full");
     if rest.is_empty() { problem } else { problem.because(rest) }
 }
 

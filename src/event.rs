@@ -74,6 +74,12 @@ pub enum Event<'a> {
     Locked { path: &'a Path, changes: &'a [String], dry_run: bool },
     /// What a locked base's reference means now.
     BaseCompared { reference: &'a str, platform: &'a str, locked: Digest, newest: Digest },
+    /// Something in the project was found, and what becomes of it.
+    Proposed { what: &'a str, becomes: &'a str },
+    /// A text, such as a table of settings, was added to a file of the project's.
+    Added { what: &'a str, path: &'a Path },
+    /// A text that was asked for, such as completions of a shell: printed as it is, by commands that speak no JSON.
+    Document { text: &'a str },
     /// Everything asked for is done.
     Finished { elapsed: Duration },
 }

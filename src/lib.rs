@@ -7,7 +7,7 @@
 //! - recipes: [`commands`] read as the list of steps they are, over [`config`] over [`cli`];
 //! - bridges: [`base`] brings a base image in, [`publish`] takes an image out, [`deploy`] brings functions to it;
 //! - wires (async): [`registry`] speaks the registry protocol, [`aws`] asks AWS;
-//! - engines (blocking): [`store`] under [`layer`] under [`image`] under [`check`]; [`lock`] and [`cargo`] alone;
+//! - engines (blocking): [`store`] under [`layer`] under [`image`] under [`check`]; [`lock`], [`cargo`] and [`init`] alone;
 //! - words: [`oci`], [`platform`], [`event`], [`finding`], [`problem`], [`units`].
 
 pub mod report;
@@ -26,6 +26,7 @@ pub mod registry;
 pub mod cargo;
 pub mod check;
 pub mod image;
+pub mod init;
 pub mod layer;
 pub mod lock;
 pub mod store;

@@ -107,6 +107,12 @@ async fn execute(command: Command, environment: &Environment, session: &Session)
             let request = config::outdated_request(&typed, environment)?;
             commands::outdated::run(request, session).await
         }
+        Command::Init(typed) => commands::init::run(config::init_request(&typed, environment)?, session).await,
+        Command::Completions(typed) => {
+            commands::pages::completions(typed.shell, session);
+            Ok(())
+        }
+        Command::Man(typed) => commands::pages::man(&typed, session),
     }
 }
 

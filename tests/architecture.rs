@@ -24,6 +24,7 @@ fn rooms() -> BTreeMap<&'static str, (u8, &'static [&'static str])> {
         ("store", (1, &[])),
         ("lock", (1, &[])),
         ("cargo", (1, &[])),
+        ("init", (1, &[])),
         ("oci", (0, &[])),
         ("platform", (0, &[])),
         ("event", (0, &["finding", "oci", "problem"])),

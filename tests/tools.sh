@@ -37,12 +37,14 @@ need() { # COMMAND PACKAGE...
 need buildah buildah
 need cc gcc libc6-dev
 need docker-registry docker-registry
+need fish fish
 need git git
 need podman podman
 need runc runc
 need skopeo skopeo
 need strace strace
 need umoci umoci
+need zsh zsh
 if ! emulators_present; then
     python3 -m pip --version >/dev/null 2>&1 || packages+=(python3 python3-pip)
 fi

@@ -11,6 +11,8 @@
 
 pub mod check;
 mod functions;
+mod init;
+pub mod pages;
 mod push;
 mod renew;
 pub mod values;
@@ -22,6 +24,8 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use functions::FunctionArgs;
+pub use init::InitArgs;
+pub use pages::{CompletionsArgs, ManArgs};
 pub use push::{DestinationArgs, PushArgs};
 pub use renew::{OutdatedArgs, UpdateArgs};
 use values::{AssetArg, ColorArg, EntrypointArg, EnvArg, FormatArg, JobsArg, MessageFormatArg, OutputArg};
@@ -100,6 +104,23 @@ pub enum Command {
     ///
     /// Prints one line for each: the reference, the platform, the locked digest and the newer one. Changes nothing.
     Outdated(Box<OutdatedArgs>),
+    /// Write a first configuration into Cargo.toml
+    ///
+    /// Adds `[package.metadata.lambda-image]`, or writes lambda-image.toml where there is no Cargo.toml. What cargo-lambda was
+    /// told is taken over, and databases, models and other large files lying about are proposed as assets. Nothing
+    /// that is there is changed.
+    #[command(after_help = init::EXAMPLES)]
+    Init(InitArgs),
+
+    /// Print the completions of a shell
+    ///
+    /// They complete `cargo-lambda-image`; in bash, zsh and fish `cargo lambda-image` too.
+    #[command(after_help = pages::EXAMPLES)]
+    Completions(CompletionsArgs),
+
+    /// Write the manual's pages into a directory
+    #[command(hide = true)]
+    Man(ManArgs),
 }
 
 const BUILD_EXAMPLES: &str = "\
@@ -393,15 +414,16 @@ fn typed_color(arguments: &[OsString]) -> Option<ColorArg> {
 }
 
 impl Command {
-    /// How much the command is to say, and how.
+    /// How much the command is to say, and how; nothing can be said of that to one that only prints what was asked for.
     #[must_use]
-    pub fn talk(&self) -> &TalkArgs {
+    pub fn talk(&self) -> Option<&TalkArgs> {
         match self {
-            Self::Build(build) => &build.talk,
-            Self::Verify(verify) => &verify.build.talk,
-            Self::Push(push) | Self::IamPolicy(push) => &push.build.talk,
-            Self::Update(update) => &update.build.talk,
-            Self::Outdated(outdated) => &outdated.talk,
+            Self::Build(build) => Some(&build.talk),
+            Self::Verify(verify) => Some(&verify.build.talk),
+            Self::Push(push) | Self::IamPolicy(push) => Some(&push.build.talk),
+            Self::Update(update) => Some(&update.build.talk),
+            Self::Outdated(outdated) => Some(&outdated.talk),
+            Self::Init(_) | Self::Completions(_) | Self::Man(_) => None,
         }
     }
 }

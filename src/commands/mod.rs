@@ -4,10 +4,12 @@
 
 pub mod build;
 mod draft;
+pub mod init;
 mod judge;
 mod lock;
 mod login;
 pub mod outdated;
+pub mod pages;
 pub mod policy;
 pub mod push;
 pub mod update;

@@ -23,7 +23,7 @@ use super::suggest;
 use super::table::Table;
 
 /// The configuration of a project without a Cargo.toml.
-const OWN_FILE: &str = "lambda-image.toml";
+pub(super) const OWN_FILE: &str = "lambda-image.toml";
 
 /// A project and what is to be made of it.
 #[derive(Debug)]

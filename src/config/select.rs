@@ -47,8 +47,7 @@ pub(super) fn binaries<'a>(metadata: &'a Metadata, args: &BuildArgs) -> Result<V
     for package in &packages {
         let mut names: Vec<&Target> = bins_of(package).collect();
         if names.is_empty() && args.selection.package.iter().any(|spec| !is_glob(spec) && is_package(package, spec)) {
-            return Err(Problem::usage(format!("package `{}` has no binary", package.name))
-                .help("add `src/main.rs` or a `[[bin]]`, or build an image of its assets with `--no-binary`"));
+            return Err(no_binary(&package.name));
         }
         if args.selection.bin.is_empty() {
             // As cargo does: what is not named is left out when its features are off.
@@ -172,11 +171,16 @@ fn nothing_to_build(packages: &[&Package]) -> Problem {
             .help(format!("turn them on with `--features {}`", first.required_features.join(",")));
     }
     match names.as_slice() {
-        [name] => Problem::usage(format!("package `{name}` has no binary"))
-            .help("add `src/main.rs` or a `[[bin]]`, or build an image of its assets with `--no-binary`"),
+        [name] => no_binary(name),
         names => Problem::usage(format!("no package has a binary: {}", quoted(names)))
             .help("choose another with `-p PACKAGE`, or build an image of assets with `--no-binary`"),
     }
+}
+
+/// A package that makes nothing to run.
+pub(super) fn no_binary(package: &str) -> Problem {
+    Problem::usage(format!("package `{package}` has no binary"))
+        .help("add `src/main.rs` or a `[[bin]]`, or build an image of its assets with `--no-binary`")
 }
 
 /// An image is named by its binary, so there cannot be two of one name.

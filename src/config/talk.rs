@@ -56,12 +56,15 @@ pub enum Progress {
     Never,
 }
 
-/// Settles how to talk.
+/// Settles how to talk; `typed` is absent for commands that cannot be told.
 ///
 /// # Errors
 /// A variable with a value that is none of its own.
-pub fn talk_request(typed: &TalkArgs, environment: &Environment) -> Result<TalkRequest> {
-    let talk = talk_over_environment(typed, environment)?;
+pub fn talk_request(typed: Option<&TalkArgs>, environment: &Environment) -> Result<TalkRequest> {
+    let talk = match typed {
+        Some(typed) => talk_over_environment(typed, environment)?,
+        None => TalkArgs::default(),
+    };
     let verbosity = verbosity(&talk, environment)?;
     Ok(TalkRequest {
         verbosity,
@@ -153,7 +156,7 @@ mod tests {
 
     fn settle(typed: TalkArgs, variables: &[(&str, &str)]) -> TalkRequest {
         let environment = Environment { stderr_is_terminal: true, ..environment(variables) };
-        talk_request(&typed, &environment).expect("the variables are well formed")
+        talk_request(Some(&typed), &environment).expect("the variables are well formed")
     }
 
     #[test]
@@ -203,7 +206,7 @@ mod tests {
         ] {
             assert_eq!(settle(TalkArgs::default(), variables).progress, expected, "{variables:?}");
         }
-        let piped = talk_request(&TalkArgs::default(), &environment(&[])).expect("nothing is malformed");
+        let piped = talk_request(Some(&TalkArgs::default()), &environment(&[])).expect("nothing is malformed");
         assert_eq!((piped.progress, piped.progress_columns), (Progress::Never, None));
         let wide = settle(TalkArgs::default(), &[("CARGO_TERM_PROGRESS_WIDTH", "90")]);
         assert_eq!(wide.progress_columns, Some(90));
@@ -220,7 +223,7 @@ mod tests {
             ("CARGO_LAMBDA_IMAGE_QUIET", "yes please"),
         ] {
             let problem =
-                talk_request(&TalkArgs::default(), &environment(&[(name, value)])).expect_err("it is malformed");
+                talk_request(Some(&TalkArgs::default()), &environment(&[(name, value)])).expect_err("it is malformed");
             assert_eq!(problem.message(), format!("`{value}` is no value of {name}"));
         }
     }

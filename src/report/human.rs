@@ -117,6 +117,8 @@ impl Talk {
             Event::BaseCompared { reference, platform, locked, newest } if locked == newest => {
                 self.status(GOOD, "Current", &format!("{reference} for {platform}"));
             }
+            Event::Proposed { what, becomes } => self.status(GOOD, "Found", &format!("{what}: {becomes} from now on")),
+            Event::Added { what, path } => self.status(GOOD, "Added", &format!("{what} to {}", path.display())),
             Event::Wrote { what, path, .. } => self.status(GOOD, "Wrote", &format!("{what} {}", path.display())),
             _ => {}
         }

@@ -219,6 +219,7 @@ impl Reporter for Report {
         self.shared.talk.event(event);
         match (self.shared.format, event) {
             (Format::Human, Event::ImageBuilt { image }) => self.line(&image.digest.to_string()),
+            (_, Event::Document { text }) => self.line(text.trim_end()),
             (Format::Human, Event::ImagePushed { push, .. }) => self.line(&push.image_uri),
             (Format::Human, Event::PushPlanned { plan, dry_run: true, .. }) => {
                 self.line(table::planned(plan).trim_end())

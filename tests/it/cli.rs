@@ -154,13 +154,14 @@ fn a_missing_cargo_ends_with_101() {
 }
 
 #[test]
-fn no_such_binary_ends_with_2() {
+fn no_such_binary_or_package_ends_with_2_and_a_suggestion() {
     let directory = package("fn main() {}");
-    let output = run(directory.path(), &["build", "--bin", "smaple"], &[]);
-    assert_eq!(output.status.code(), Some(2));
-    let said = stderr(&output);
-    assert!(
-        said.contains("no binary `smaple` in package `sample`") && said.contains("did you mean `sample`?"),
-        "{said}"
-    );
+    for (flag, expected) in
+        [("--bin", "no binary `smaple` in package `sample`"), ("--package", "no package `smaple` in workspace `")]
+    {
+        let output = run(directory.path(), &["build", flag, "smaple"], &[]);
+        assert_eq!(output.status.code(), Some(2));
+        let said = stderr(&output);
+        assert!(said.contains(expected) && said.contains("\nhelp: did you mean `sample`?"), "{said}");
+    }
 }

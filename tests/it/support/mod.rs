@@ -16,6 +16,7 @@ pub mod project;
 pub mod proxy;
 pub mod registry;
 pub mod running;
+pub mod schema;
 pub mod site;
 pub mod specimen;
 pub mod tools;

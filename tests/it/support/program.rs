@@ -7,6 +7,8 @@ use std::process::Command;
 use cargo_lambda_image::oci::Digest;
 use serde_json::Value;
 
+use super::schema;
+
 /// Variables without which neither the program nor the cargo below it finds its way on some machines.
 const KEPT: [&str; 5] = ["PATH", "CARGO", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN"];
 
@@ -104,11 +106,13 @@ impl Program {
     /// Runs it to its end.
     pub fn run(mut self) -> Outcome {
         let output = self.command.output().expect("the program under test starts");
-        Outcome {
+        let outcome = Outcome {
             code: output.status.code().unwrap_or_else(|| panic!("{:?} died of a signal", self.command)),
             stdout: String::from_utf8(output.stdout).expect("UTF-8 on stdout"),
             stderr: String::from_utf8(output.stderr).expect("UTF-8 on stderr"),
-        }
+        };
+        schema::assert_messages(&outcome.stdout);
+        outcome
     }
 
     /// Runs it, and it succeeds; the digests it prints, one a line.

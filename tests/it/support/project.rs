@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::images::{TestImage, index};
 use super::program::{Program, blob, json};
+use super::schema;
 
 /// `e_machine` of programs for x86-64 and arm64 (gABI, ELF header).
 pub const AMD64: u16 = 62;
@@ -89,7 +90,9 @@ impl Project {
 
     /// The result file of this name.
     pub fn result(&self, name: &str) -> Value {
-        json(&self.store().join(format!("{name}.json")))
+        let result = json(&self.store().join(format!("{name}.json")));
+        schema::assert_result(&result);
+        result
     }
 }
 
