@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::Login;
 use super::docker;
+use super::document;
 use super::local::{self, Files};
 use super::reference::{BaseReference, LocalReference};
 use super::remote::{MAX_CONFIG, MAX_DEPTH};
@@ -185,6 +186,26 @@ fn choose<'a>(entries: &'a [Entry], asked: Option<Architecture>, what: &str) -> 
         let wanted = asked.map(|asked| format!(" for `{}`", asked.platform())).unwrap_or_default();
         Problem::refused(format!("{what} has no image{wanted}")).help("name another, or leave out the platform")
     })
+}
+
+/// Reads documents as those of a base and as those of an image to be checked are read, and drops what they say.
+///
+/// For the fuzzer, which has no image around them.
+#[doc(hidden)]
+pub fn read_documents(manifest: &[u8], config: &[u8]) {
+    const WHAT: &str = "the input";
+    for architecture in [Architecture::Amd64, Architecture::Arm64] {
+        let config = document::parse_config(config, architecture, WHAT);
+        match document::parse(manifest, "", WHAT) {
+            Ok(document::Document::Index(entries)) => drop(document::choose(&entries, architecture, WHAT)),
+            Ok(document::Document::Manifest(manifest)) => {
+                drop(config.and_then(|config| document::layers(&manifest, &config, WHAT)));
+            }
+            Err(_) => {}
+        }
+        drop(parse(manifest.to_vec(), String::new(), WHAT).and_then(|read| step(read, Some(architecture), WHAT)));
+    }
+    drop(document::json_config(config, WHAT));
 }
 
 /// An image of a layout or an archive. Blocking.

@@ -38,6 +38,8 @@ use crate::registry::credentials::CredentialSource;
 use crate::store::Store;
 
 pub use self::fetch::{look, pull};
+#[doc(hidden)]
+pub use self::found::read_documents;
 pub use self::inspect::{InspectRequest, inspect};
 
 /// Which base image is wanted.

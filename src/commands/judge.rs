@@ -52,8 +52,7 @@ pub(super) fn draft(draft: &Draft, checks: Checks, store: &Store, session: &Sess
     match checks {
         Checks::Later => return Ok(()),
         Checks::Skip => {
-            let message = format!("image `{bin}` is not checked, as `--no-verify` asks");
-            session.warn(&message, Some("`cargo lambda-image verify` checks it"));
+            skip(bin, "cargo lambda-image verify", session);
             return Ok(());
         }
         Checks::Refuse => {}
@@ -72,7 +71,26 @@ pub(super) fn draft(draft: &Draft, checks: Checks, store: &Store, session: &Sess
             pinned: base.pinned || draft.locked_base.is_some(),
         }),
     };
-    let findings = check::verify(&image, &options(&draft.request)?);
+    refuse(&image, &options(&draft.request)?, (package, bin), session)
+}
+
+/// Says that an image is not checked, and by which command it can be.
+pub(super) fn skip(bin: &str, command: &str, session: &Session) {
+    let message = format!("image `{bin}` is not checked, as `--no-verify` asks");
+    session.warn(&message, Some(&format!("`{command}` checks it")));
+}
+
+/// Tells what the rules find in an image that is about to be made or sent, and refuses it for an error.
+///
+/// # Errors
+/// Of class refused when a finding is an error.
+pub(super) fn refuse(
+    image: &ImageFacts,
+    options: &Options,
+    (package, bin): (&str, &str),
+    session: &Session,
+) -> Result<()> {
+    let findings = check::verify(image, options);
     for finding in &findings {
         session.emit(&Event::Found { package, bin, finding });
     }

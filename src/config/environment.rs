@@ -91,9 +91,8 @@ pub(super) fn push_over_environment(
     warn_of_unknown(environment, session);
     let asked = asked::<PushArgs>(environment)?;
     let mut build = asked.build;
-    if typed.destination.image.is_some() {
-        // What an image is made of is not asked of one that is there.
-        build = BuildArgs { talk: build.talk, manifest: build.manifest, ..BuildArgs::default() };
+    if typed.destination.image.is_some() || asked.destination.image.is_some() {
+        build = without_making(build);
     }
     // Where images are written besides is `build`'s to heed.
     build.image.output = None;
@@ -113,14 +112,19 @@ pub(super) fn verify_over_environment(
     warn_of_unknown(environment, session);
     let mut build = asked::<BuildArgs>(environment)?;
     if typed.image.is_some() {
-        let BuildArgs { talk, manifest, check, image, .. } = build;
-        let image = ImageArgs { allow_secrets: image.allow_secrets, ..ImageArgs::default() };
-        build = BuildArgs { talk, manifest, check, image, ..BuildArgs::default() };
+        build = without_making(build);
     }
     build.image.output = None;
     // Whoever asks for a report wants one.
     build.check.no_verify = false;
     Ok(VerifyArgs { build: merge(typed.build.clone(), build), ..typed.clone() })
+}
+
+/// What an image is made of is not asked of one that is there; what it is judged by is.
+fn without_making(build: BuildArgs) -> BuildArgs {
+    let BuildArgs { talk, manifest, check, image, .. } = build;
+    let image = ImageArgs { allow_secrets: image.allow_secrets, ..ImageArgs::default() };
+    BuildArgs { talk, manifest, check, image, ..BuildArgs::default() }
 }
 
 /// What the environment asks of `push` about where images go.

@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::cli::values::{JobsArg, OutputArg, OutputKind};
-use crate::cli::{BuildArgs, ImageArgs, check};
+use crate::cli::{BuildArgs, CheckArgs, ImageArgs, check};
 use crate::event::Session;
 use crate::platform::Architecture;
 use crate::problem::{Problem, Result};
@@ -188,10 +188,14 @@ fn settle(project: project::Project, args: &BuildArgs, environment: &Environment
         blobs: Vec::new(),
         offline: args.manifest.offline || args.manifest.frozen,
         no_cache: args.image.no_cache,
-        checks: if args.check.no_verify { Checks::Skip } else { Checks::Refuse },
+        checks: checks(&args.check),
         threads: threads(args.compile.jobs, environment.parallelism),
         source_date_epoch,
     })
+}
+
+fn checks(args: &CheckArgs) -> Checks {
+    if args.no_verify { Checks::Skip } else { Checks::Refuse }
 }
 
 fn lock_request(project: &project::Project, args: &BuildArgs) -> LockRequest {

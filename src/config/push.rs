@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::check::findings::Options;
 use crate::cli::{BuildArgs, DestinationArgs, PushArgs, check};
 use crate::event::{Event, Session};
 use crate::layer::gzip::DEFAULT_LEVEL;
@@ -14,7 +15,8 @@ use super::destination::{DestinationSettings, Names, refuse_collisions};
 use super::environment::{Environment, destination_of_environment, push_over_environment};
 use super::functions::{FunctionSettings, refuse_idle_flags, refuse_shared};
 use super::project::{self, Selected};
-use super::{BuildRequest, Destination, compile, settle, threads};
+use super::settings::Settings;
+use super::{BuildRequest, Checks, Destination, checks, compile, settle, threads};
 
 /// What `push` is asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +63,10 @@ pub struct ExistingRequest {
     pub threads: usize,
     /// How hard.
     pub compression_level: u32,
+    /// What the rules are for.
+    pub checks: Checks,
+    /// What it is judged by.
+    pub options: Options,
 }
 
 /// Settles what `push` is asked to do.
@@ -154,17 +160,18 @@ fn existing(
     build.selection.no_binary = true;
     build.selection.bin.clear();
     build.selection.name = Some(bin.clone());
-    let (store, destination, package) = match project::find(&build, environment, session) {
+    let (store, destination, package, settings) = match project::find(&build, environment, session) {
         Ok(found) => {
             let selected = found.selected.into_iter().next();
             let (settings, package, version, cargo_lambda) = selected.map_or_else(Default::default, |selected| {
                 (selected.settings, selected.package, selected.version, selected.cargo_lambda)
             });
             let names = Names { bin: &bin, package: &package, version: version.as_deref() };
-            let destination = settings.destination.settle(&flags, names)?;
+            let destination = settings.destination.clone().settle(&flags, names)?;
             let repository = &destination.repository;
-            let functions = settings.functions.settle(&function_flags, names, repository, &cargo_lambda, session)?;
-            (found.target_directory, Destination { functions, ..destination }, package.clone())
+            let functions = settings.functions.clone();
+            let functions = functions.settle(&function_flags, names, repository, &cargo_lambda, session)?;
+            (found.target_directory, Destination { functions, ..destination }, package.clone(), settings)
         }
         // Without its tables there is still what was typed.
         Err(problem) if flags.repository.is_some() => {
@@ -174,7 +181,7 @@ fn existing(
             let (settings, other) = (FunctionSettings::default(), CargoLambda::default());
             let functions = settings.settle(&function_flags, names, &destination.repository, &other, session)?;
             let destination = Destination { functions, ..destination };
-            (project::target_directory(&build, environment), destination, bin.clone())
+            (project::target_directory(&build, environment), destination, bin.clone(), Settings::default())
         }
         Err(problem) => return Err(problem),
     };
@@ -190,6 +197,8 @@ fn existing(
         no_cache: build.image.no_cache,
         threads: threads(build.compile.jobs, environment.parallelism),
         compression_level: build.image.compression_level.unwrap_or(DEFAULT_LEVEL),
+        checks: checks(&build.check),
+        options: settings.under_flags(&build.image, &build.check, &environment.directory).options()?,
     };
     Ok((request, destination))
 }

@@ -5,10 +5,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::check::findings::Options;
 use crate::cli::values::{FormatArg, SizeArg};
 use crate::cli::{CheckArgs, ImageArgs};
 use crate::layer::gzip::DEFAULT_LEVEL;
 use crate::platform::Architecture;
+use crate::problem::Result;
 
 use super::destination::DestinationSettings;
 use super::functions::FunctionSettings;
@@ -129,6 +131,17 @@ impl Settings {
             functions: FunctionSettings::default(),
         };
         typed.over(self)
+    }
+
+    /// What an image is judged by that is there already. What may look like a secret in an asset may do so there.
+    ///
+    /// # Errors
+    /// When a code is none.
+    pub(super) fn options(self) -> Result<Options> {
+        let (deny, allow) = (self.deny.unwrap_or_default(), self.allow.unwrap_or_default());
+        let of_assets = self.assets.unwrap_or_default().into_iter().flat_map(|asset| asset.allow_secrets);
+        let allow_secrets = self.allow_secrets.unwrap_or_default().into_iter().chain(of_assets).collect();
+        Ok(Options { max_size: self.max_size, allow_secrets, ..Options::of_codes(&deny, &allow)? })
     }
 
     /// The image these settings make, with every default settled.

@@ -93,15 +93,15 @@ pub fn read_bytes(bytes: &[u8]) -> Option<ElfFacts> {
 
 /// Two parts of a file that is too large to be held: its start, and the dynamic section, which linkers put near the end.
 #[derive(Debug)]
-pub(super) struct Parts<'a> {
+pub struct Parts<'a> {
     /// The first bytes.
-    pub(super) head: &'a [u8],
+    pub head: &'a [u8],
     /// Where the other part begins.
-    pub(super) offset: u64,
+    pub offset: u64,
     /// The other part.
-    pub(super) part: &'a [u8],
+    pub part: &'a [u8],
     /// Bytes of the whole file.
-    pub(super) size: u64,
+    pub size: u64,
 }
 
 impl<'d> ReadRef<'d> for &'d Parts<'d> {
@@ -123,7 +123,8 @@ impl<'d> ReadRef<'d> for &'d Parts<'d> {
 }
 
 /// Where the dynamic section of the file that begins with `head` lies, as offset and size in bytes.
-pub(super) fn dynamic_section(head: &[u8]) -> Option<(u64, u64)> {
+#[must_use]
+pub fn dynamic_section(head: &[u8]) -> Option<(u64, u64)> {
     let header = elf::FileHeader64::<LE>::parse(head).ok()?;
     if header.phnum(LE, head).ok()? > MAX_PROGRAM_HEADERS {
         return None;
@@ -134,7 +135,8 @@ pub(super) fn dynamic_section(head: &[u8]) -> Option<(u64, u64)> {
 }
 
 /// The facts of an ELF file of which only parts are held; `None` if they do not suffice.
-pub(super) fn read_parts(parts: &Parts<'_>) -> Option<ElfFacts> {
+#[must_use]
+pub fn read_parts(parts: &Parts<'_>) -> Option<ElfFacts> {
     parse(parts).ok()
 }
 

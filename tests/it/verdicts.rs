@@ -15,6 +15,8 @@ use crate::support::images::Family;
 use crate::support::lambda_base::LambdaBase;
 use crate::support::program::{Outcome, Program};
 use crate::support::project::{AMD64, Project, elf};
+use crate::support::registry::{FaultRegistry, Ways};
+use crate::support::specimen::{Specimen, Tape};
 use crate::support::tools::{succeed, tool};
 
 /// The findings of a run in JSON, as `CODE severity path`.
@@ -164,6 +166,52 @@ fn our_own_images_break_no_rule() {
     let layout = format!("oci:{}:hello", hello::layout(target.path()).display());
     let outcome = verify(target.path(), &layout);
     assert_eq!((findings(&outcome), outcome.code), (Vec::new(), 0), "{}", outcome.stdout);
+}
+
+#[test]
+fn an_image_that_is_there_is_judged_before_it_is_pushed() {
+    let directory = TempDir::new().expect("a directory");
+    let mut specimen = Specimen::good();
+    specimen.add_bare(Tape::default().file("srv/words.txt", 0o644, b"words").file(".env", 0o644, b"KEY=1"));
+    specimen.write(&directory.path().join("image"));
+    specimen.write_below_index(&directory.path().join("index"), &[]);
+    let registry = FaultRegistry::builder().repository("site").ways(Ways { ecr: true, ..Ways::default() }).start();
+    let repository = format!("{}/site", registry.address);
+    let push = |image: &str, flags: &[&str]| {
+        let push = Program::push(directory.path()).judged().args(["--image", image, "--name", "site"]);
+        push.args(["--repository", &repository, "--tag", "v1", "--message-format", "json"]).args(flags).run()
+    };
+    let both = ["L020 error /srv", "L072 error /.env"];
+    for (image, flags, expected) in [
+        ("oci:image", &[][..], &both[..]),
+        ("oci:index", &[], &both),
+        ("oci:image", &["--dry-run"], &both),
+        ("oci:image", &["--allow", "L020"], &both[1..]),
+        ("oci:image", &["--allow", "L020", "--allow-secrets", ".env", "--max-size", "10B"], &["L041 error -"]),
+    ] {
+        let outcome = push(image, flags);
+        assert_eq!((findings(&outcome), outcome.code), (owned(expected), 3), "{flags:?}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains("the checks refuse image `site`"), "{}", outcome.stderr);
+    }
+    let methods: Vec<_> = registry.requests().into_iter().map(|request| request.method).collect();
+    assert!(methods.iter().all(|method| method.is_safe()), "nothing was sent: {methods:?}");
+    assert!(registry.manifest("site", "v1").is_none());
+
+    // The project's table counts, and warnings are none of a refusal.
+    fs::write(directory.path().join("lambda-image.toml"), "allow = [\"L020\", \"L072\"]\n").expect("written");
+    let outcome = push("oci:image", &["--no-digest-tag"]);
+    assert_eq!((findings(&outcome), outcome.code), (owned(&[]), 0), "{}", outcome.stderr);
+    assert!(registry.manifest("site", "v1").is_some());
+
+    fs::remove_file(directory.path().join("lambda-image.toml")).expect("removed");
+    let outcome = push("oci:image", &["--no-verify"]);
+    assert_eq!((findings(&outcome), outcome.code), (owned(&[]), 0), "{}", outcome.stderr);
+    let told = "is not checked, as `--no-verify` asks";
+    assert!(outcome.stderr.contains(told) && outcome.stderr.contains("verify oci:image"), "{}", outcome.stderr);
+}
+
+fn owned(lines: &[&str]) -> Vec<String> {
+    lines.iter().map(ToString::to_string).collect()
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! An image that is there already, into a repository: its own bytes, its own digest.
 //!
 //! Only an image without a manifest of its own, or with layers that are not compressed, gets a new manifest: what
-//! `docker save` wrote.
+//! `docker save` wrote. It is judged as it is going to be pushed, by what was found when its layers were looked through,
+//! which they are in any case: nothing is read twice.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,16 +10,20 @@ use std::time::Duration;
 use super::functions::{Functions, Pushed};
 use super::{Pushing, base_supply, conclude, lenders, open, send, target, to_push};
 use crate::base::{self, Base, BaseRequest, Compression};
-use crate::commands::draft;
+use crate::check::findings::Options;
+use crate::check::image::{Content, ImageFacts, LayerSource, ManifestFacts};
 use crate::commands::login::Logins;
-use crate::config::{Destination, ExistingRequest};
+use crate::commands::{draft, judge};
+use crate::config::{Checks, Destination, ExistingRequest};
 use crate::event::Session;
 use crate::image::{self, Image, MediaTypes};
+use crate::layer::facts::LayerFacts;
+use crate::layer::gunzip::GzipFacts;
 use crate::layer::{Layer, Pipeline};
 use crate::oci::{Descriptor, Digest, media_type};
 use crate::platform::Architecture;
 use crate::problem::{Exit, Problem, Result};
-use crate::store::Store;
+use crate::store::{Kind, Store};
 
 /// Pushes the image.
 ///
@@ -40,6 +45,13 @@ pub(super) async fn push(
     let pipeline = Arc::new(Pipeline::new(request.threads, request.compression_level));
     let layers = base::look(&base, &store, &pipeline, session).await?;
     let image = image(&base, &layers)?;
+    if request.checks == Checks::Skip {
+        judge::skip(&request.bin, &format!("cargo lambda-image verify {}", request.reference), session);
+    } else {
+        let facts = facts(&base, &image, &layers, &store)?;
+        let options = Options { today: judge::today(), ..request.options.clone() };
+        judge::refuse(&facts, &options, (&request.package, &request.bin), session)?;
+    }
     let to_push: Vec<_> = layers
         .iter()
         .enumerate()
@@ -106,6 +118,47 @@ fn image(base: &Base, layers: &[Layer]) -> Result<Image> {
         manifest: manifest.clone(),
         layers: base.layers.iter().map(|layer| layer.descriptor.clone()).collect(),
     })
+}
+
+/// What the rules judge: the documents as they are going to be pushed, and what the records know of the layers by now.
+fn facts(base: &Base, image: &Image, layers: &[Layer], store: &Store) -> Result<ImageFacts> {
+    let json = |bytes: &[u8], what: &str| -> Result<serde_json::Value> {
+        serde_json::from_slice(bytes)
+            .map_err(|error| Problem::failed(format!("the {what} of `{}` is not JSON", base.shown)).because(error))
+    };
+    let manifest = ManifestFacts {
+        digest: image.digest(),
+        size_bytes: image.manifest.len() as u64,
+        media_type: json(&image.manifest, "manifest")?["mediaType"].as_str().map(str::to_owned),
+        served_as: image.manifest_descriptor.media_type.clone(),
+        config_media_type: image.config_descriptor.media_type.clone(),
+    };
+    let layers = layers.iter().zip(&image.layers).enumerate().map(|(number, (layer, descriptor))| LayerSource {
+        name: format!("layer {} ({})", number + 1, descriptor.digest.short()),
+        descriptor: Some(descriptor.clone()),
+        has_urls: false,
+        content: content(layer, store),
+        secrets_judged: false,
+    });
+    let (shown, layers) = (base.shown.clone(), layers.collect());
+    Ok(ImageFacts {
+        shown,
+        index: None,
+        manifest: Some(manifest),
+        config: json(&image.config, "config")?,
+        layers,
+        base: None,
+    })
+}
+
+/// What is in a layer that was looked through. One that was packed here is a single member.
+fn content(layer: &Layer, store: &Store) -> Content {
+    let Some(facts) = store.records().get::<LayerFacts>(Kind::Facts, &layer.diff_id.to_string()) else {
+        return Content::Unread("the record of what is in it was lost".to_owned());
+    };
+    let framed = facts.gzip.as_ref().filter(|(digest, _)| *digest == layer.descriptor.digest);
+    let gzip = framed.map_or(GzipFacts { members: 1, trailing_bytes: 0 }, |(_, gzip)| *gzip);
+    Content::Read { diff_id: Some(layer.diff_id), facts: Arc::new(facts), gzip: Some(gzip) }
 }
 
 /// The media type of a manifest that does not say it itself.
