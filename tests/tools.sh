@@ -36,6 +36,8 @@ need() { # COMMAND PACKAGE...
 }
 need buildah buildah
 need cc gcc libc6-dev
+need docker docker.io
+need dockerd docker.io
 need docker-registry docker-registry
 need fish fish
 need git git

@@ -5,6 +5,7 @@
 mod aws;
 mod base;
 mod build;
+mod builders;
 mod cli;
 mod config;
 mod crash;

@@ -1,10 +1,7 @@
-//! Whole images judged by the real program: our own, which break no rule, and those that other builders make of the same
-//! files, in every form that images come in.
+//! Whole images judged by the real program: our own, which break no rule, those of registries, and what is no image.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::fs;
+use std::path::Path;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -14,125 +11,20 @@ use crate::support::hello;
 use crate::support::images::Family;
 use crate::support::lambda_base::LambdaBase;
 use crate::support::program::{Outcome, Program};
-use crate::support::project::{AMD64, Project, elf};
+use crate::support::project::{AMD64, Project};
 use crate::support::registry::{FaultRegistry, Ways};
 use crate::support::specimen::{Specimen, Tape};
-use crate::support::tools::{succeed, tool};
 
 /// The findings of a run in JSON, as `CODE severity path`.
-fn findings(outcome: &Outcome) -> Vec<String> {
+pub fn findings(outcome: &Outcome) -> Vec<String> {
     let word = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     let lines = outcome.stdout.lines().map(|line| serde_json::from_str::<Value>(line).expect("a JSON line"));
     let found = lines.filter(|line| line["reason"] == "finding");
     found.map(|it| format!("{} {} {}", word(&it["code"]), word(&it["severity"]), word(&it["path"]))).collect()
 }
 
-fn verify(directory: &Path, image: &str) -> Outcome {
+pub fn verify(directory: &Path, image: &str) -> Outcome {
     Program::verify(directory).args([image, "--message-format", "json"]).run()
-}
-
-/// A function's files, with two things that are likely to go wrong: a hard link, and a file for its owner alone.
-struct Files {
-    directory: TempDir,
-}
-
-impl Files {
-    fn new() -> Self {
-        let files = Self { directory: TempDir::new().expect("a directory") };
-        let task = files.path("root/var/task");
-        fs::create_dir_all(&task).expect("made");
-        for (name, mode, content) in [("bootstrap", 0o755, elf(AMD64)), ("private", 0o600, b"x".to_vec())] {
-            fs::write(task.join(name), content).expect("written");
-            fs::set_permissions(task.join(name), Permissions::from_mode(mode)).expect("a mode");
-        }
-        fs::hard_link(task.join("bootstrap"), task.join("second")).expect("linked");
-        files
-    }
-
-    fn path(&self, below: &str) -> PathBuf {
-        self.directory.path().join(below)
-    }
-
-    fn run(&self, program: &str, arguments: &[&str]) -> String {
-        succeed(Command::new(tool(program)).current_dir(self.directory.path()).args(arguments))
-    }
-
-    fn buildah(&self, arguments: &[&str]) -> String {
-        let storage = ["--storage-driver", "vfs", "--root", "storage", "--runroot", "run"];
-        let absolute: Vec<_> = storage
-            .iter()
-            .map(|it| {
-                if it.starts_with("--") || *it == "vfs" {
-                    (*it).to_owned()
-                } else {
-                    self.path(it).display().to_string()
-                }
-            })
-            .collect();
-        let all: Vec<&str> = absolute.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
-        self.run("buildah", &all).trim().to_owned()
-    }
-
-    /// Has buildah make the image, and write it in these forms.
-    fn build(&self, targets: &[&str]) {
-        let container = self.buildah(&["from", "scratch"]);
-        self.buildah(&["copy", &container, "root", "/"]);
-        let start = ["config", "--os", "linux", "--arch", "amd64", "--entrypoint", r#"["/var/task/bootstrap"]"#];
-        self.buildah(&[&start[..], &[&container]].concat());
-        for target in targets {
-            self.buildah(&["commit", "--quiet", &container, target]);
-        }
-    }
-}
-
-/// Which of both names comes first in the tar is the directory's affair.
-fn without_names(findings: Vec<String>) -> Vec<String> {
-    let name = |line: String| line.replace("/var/task/second", "/var/task/bootstrap");
-    findings.into_iter().map(name).collect()
-}
-
-const PRIVATE: &str = "L029 warning /var/task/private";
-const LINK: &str = "L021 warning /var/task/bootstrap";
-
-#[test]
-fn images_of_buildah() {
-    let files = Files::new();
-    files.build(&["oci:layout:hello", "oci-archive:oci.tar:hello", "docker-archive:docker.tar:hello"]);
-    // What buildah writes to a layout is not compressed unless it is asked for.
-    for (image, expected) in [
-        ("oci:layout:hello", &["L007 warning -", LINK, PRIVATE][..]),
-        ("oci-archive:oci.tar", &["L007 warning -", LINK, PRIVATE]),
-        ("docker-archive:docker.tar", &[LINK, PRIVATE]),
-    ] {
-        let outcome = verify(files.directory.path(), image);
-        assert_eq!(without_names(findings(&outcome)), expected, "{image}: {}", outcome.stdout);
-        assert_eq!(outcome.code, 0, "{image}: warnings are no refusal");
-    }
-}
-
-#[test]
-fn images_of_umoci_and_copies_of_skopeo() {
-    let files = Files::new();
-    files.run("umoci", &["init", "--layout", "image"]);
-    files.run("umoci", &["new", "--image", "image:hello"]);
-    files.run("umoci", &["unpack", "--image", "image:hello", "bundle"]);
-    files.run("cp", &["-a", "root/.", "bundle/rootfs/"]);
-    files.run("umoci", &["repack", "--image", "image:hello", "bundle"]);
-    let entry_point = ["--config.entrypoint", "/var/task/bootstrap", "--architecture", "amd64", "--os", "linux"];
-    files.run("umoci", &[&["config", "--image", "image:hello"][..], &entry_point].concat());
-    let outcome = verify(files.directory.path(), "oci:image:hello");
-    assert_eq!(without_names(findings(&outcome)), ["L009 warning -", LINK, PRIVATE], "{}", outcome.stdout);
-
-    files.run("skopeo", &["copy", "--quiet", "oci:image:hello", "docker-archive:saved.tar:hello:1"]);
-    let outcome = verify(files.directory.path(), "docker-archive:saved.tar:hello:1");
-    assert_eq!(without_names(findings(&outcome)), [LINK, PRIVATE], "{}", outcome.stdout);
-
-    let registry = DockerRegistry::start();
-    let target = format!("docker://{}/hello:1", registry.address);
-    files
-        .run("skopeo", &["copy", "--quiet", "--format", "v2s2", "--dest-tls-verify=false", "oci:image:hello", &target]);
-    let outcome = verify(files.directory.path(), &format!("{}/hello:1", registry.address));
-    assert_eq!(without_names(findings(&outcome)), [LINK, PRIVATE], "{}{}", outcome.stdout, outcome.stderr);
 }
 
 #[test]
@@ -210,7 +102,7 @@ fn an_image_that_is_there_is_judged_before_it_is_pushed() {
     assert!(outcome.stderr.contains(told) && outcome.stderr.contains("verify oci:image"), "{}", outcome.stderr);
 }
 
-fn owned(lines: &[&str]) -> Vec<String> {
+pub fn owned(lines: &[&str]) -> Vec<String> {
     lines.iter().map(ToString::to_string).collect()
 }
 

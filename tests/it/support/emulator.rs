@@ -54,6 +54,11 @@ impl Podman {
         command
     }
 
+    /// What `podman` with these arguments prints, run in `directory`.
+    pub fn run(&self, directory: &Path, arguments: &[&str]) -> String {
+        succeed(self.command().current_dir(directory).args(arguments)).trim().to_owned()
+    }
+
     /// `podman load` of an archive; the loaded image's id.
     pub fn load(&self, archive: &Path) -> String {
         succeed(self.command().args(["load", "--quiet", "--input"]).arg(archive));

@@ -3,6 +3,7 @@
 pub(crate) mod assets;
 pub mod child;
 pub mod cloud;
+pub mod docker;
 pub mod docker_registry;
 pub mod emulator;
 pub mod hello;
