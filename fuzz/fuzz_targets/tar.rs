@@ -7,13 +7,14 @@ use cargo_lambda_image::check::findings::Options;
 use cargo_lambda_image::check::image::{Content, ImageFacts, LayerSource};
 use cargo_lambda_image::check;
 use cargo_lambda_image::event::Session;
-use cargo_lambda_image::layer::facts;
+use cargo_lambda_image::layer::facts::{self, Allowance};
 use cargo_lambda_image_fuzz::{halves, with_checksums};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let (config, tar) = halves(data);
-    let Ok((diff_id, facts)) = facts::scan(with_checksums(tar).as_slice(), &Session::silent()) else { return };
+    let scanned = facts::scan(with_checksums(tar).as_slice(), &Allowance::default(), &Session::silent());
+    let Ok((diff_id, facts)) = scanned else { return };
     let layer = LayerSource {
         name: "layer".to_owned(),
         descriptor: None,

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::flow::{Counted, Feed, Step};
 use super::{Base, BaseLayer, Compression, Holder, Source};
 use crate::event::{Session, Task, TaskKind, TaskOutcome};
-use crate::layer::facts::LayerFacts;
+use crate::layer::facts::{Allowance, LayerFacts};
 use crate::layer::gunzip::Members;
 use crate::layer::{Layer, Origin, Pipeline, facts};
 use crate::oci::{Descriptor, HashingWriter, media_type};
@@ -58,6 +58,7 @@ struct Fetch {
     no_cache: bool,
     store: Arc<Store>,
     pipeline: Arc<Pipeline>,
+    allowance: Allowance,
     session: Session,
 }
 
@@ -94,6 +95,7 @@ async fn layers(
         no_cache: base.no_cache,
         store: store.clone(),
         pipeline: pipeline.clone(),
+        allowance: Allowance::default(),
         session: session.clone(),
     });
     let present = fetch.clone().blocking({
@@ -305,7 +307,7 @@ impl Fetch {
     /// Reads the tar inside a gzip layer to its end, compares it with the config, and records its facts.
     fn scan(&self, layer: &BaseLayer, gzip: impl Read) -> Result<u64> {
         let mut tar = Capped { inner: Members::new(BufReader::with_capacity(128 * 1024, gzip)), left: MAX_UNPACKED };
-        let (diff_id, mut facts) = facts::scan(&mut tar, &self.session)?;
+        let (diff_id, mut facts) = facts::scan(&mut tar, &self.allowance, &self.session)?;
         facts.gzip = Some((layer.descriptor.digest, tar.inner.facts()));
         if diff_id != layer.diff_id {
             return Err(Problem::failed(format!("its tar is {diff_id}, and the config says {}", layer.diff_id))

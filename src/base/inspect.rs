@@ -19,7 +19,7 @@ use super::local::{GZIP_MAGIC, ZSTD_MAGIC};
 use super::reference::BaseReference;
 use crate::check::image::{Content, ImageFacts, LayerSource, ManifestFacts};
 use crate::event::{Session, TaskKind, TaskOutcome};
-use crate::layer::facts::{self, LayerFacts};
+use crate::layer::facts::{self, Allowance, LayerFacts};
 use crate::layer::gunzip::{GzipFacts, Members};
 use crate::oci::{Descriptor, DiffId, Digest, media_type};
 use crate::platform::Architecture;
@@ -74,13 +74,21 @@ pub async fn inspect(request: &InspectRequest, login: Login<'_>, session: &Sessi
     let config: Value = document::json_config(&found.config, &format!("`{shown}`"))?;
     let listed = config.pointer("/rootfs/diff_ids").cloned().unwrap_or_default();
     let listed: Vec<DiffId> = serde_json::from_value(listed).unwrap_or_default();
+    let reading = Reading { allowance: Arc::default(), session: session.clone() };
     let layers = found.layers.iter().cloned().enumerate().map(|(number, layer)| {
         let listed = listed.get(number).copied();
-        read_layer(number, layer, listed, &found, request.known.clone(), session.clone())
+        read_layer(number, layer, listed, &found, request.known.clone(), reading.clone())
     });
     let layers = stream::iter(layers).buffered(AT_ONCE).try_collect().await?;
     let Found { index, manifest, .. } = found;
     Ok(ImageFacts { shown, index, manifest: manifest.map(manifest_facts), config, layers, base: None })
+}
+
+/// What the readers of all layers share.
+#[derive(Clone)]
+struct Reading {
+    allowance: Arc<Allowance>,
+    session: Session,
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
@@ -101,7 +109,7 @@ fn read_layer(
     listed: Option<DiffId>,
     found: &Found,
     known: Option<Arc<Store>>,
-    session: Session,
+    reading: Reading,
 ) -> impl Future<Output = Result<LayerSource>> + use<> {
     let place = found.place.clone();
     async move {
@@ -127,7 +135,7 @@ fn read_layer(
             Place::Files(files) => {
                 let (layer, name) = (layer.clone(), name.clone());
                 blocking(move || {
-                    let scanned = scan_file(&files, &layer, &name, &session);
+                    let scanned = scan_file(&files, &layer, &name, &reading);
                     damaged_unless_stopped(scanned)
                 })
                 .await?
@@ -138,16 +146,16 @@ fn read_layer(
                 };
                 let (sender, receiver) = mpsc::channel(WAITING_PIECES);
                 let wanted = descriptor.clone();
-                let reading = blocking({
+                let scanning = blocking({
                     let name = name.clone();
-                    move || damaged_unless_stopped(scan(Feed::Channel(receiver), &wanted, &name, &session))
+                    move || damaged_unless_stopped(scan(Feed::Channel(receiver), &wanted, &name, &reading))
                 });
                 let sending = async move {
                     // Moved in, so that the channel closes with the end of the pull.
                     let sender = sender;
                     client.blob(&repository, &descriptor, &sender).await
                 };
-                match tokio::join!(sending, reading) {
+                match tokio::join!(sending, scanning) {
                     (Err(error), read) if error.is_receiver_gone() => read?,
                     (Err(error), _) => {
                         return Err(Problem::from(error).context(format!("could not read {name} of the image")));
@@ -197,37 +205,39 @@ fn damaged_unless_stopped(scanned: Result<Content>) -> Result<Content> {
     }
 }
 
-fn scan_file(files: &super::local::Files, layer: &Described, name: &str, session: &Session) -> Result<Content> {
+fn scan_file(files: &super::local::Files, layer: &Described, name: &str, reading: &Reading) -> Result<Content> {
+    let session = &reading.session;
     let (reader, size) = files.open(&layer.path)?;
     match &layer.descriptor {
         Some(descriptor) => {
             let feed = Feed::Reader { reader, size: descriptor.size, session: session.clone() };
-            scan(feed, descriptor, name, session)
+            scan(feed, descriptor, name, reading)
         }
         None => {
             let task = session.task(TaskKind::Check, name, Some(size));
-            let content = scan_stream(Counted { inner: reader, task: &task }, None, session)?;
+            let content = scan_stream(Counted { inner: reader, task: &task }, None, reading)?;
             task.finish(TaskOutcome::Done);
             Ok(content)
         }
     }
 }
 
-fn scan(feed: Feed, descriptor: &Descriptor, name: &str, session: &Session) -> Result<Content> {
+fn scan(feed: Feed, descriptor: &Descriptor, name: &str, reading: &Reading) -> Result<Content> {
     let is_gzip = match descriptor.media_type.as_str() {
         media_type::OCI_LAYER_GZIP | media_type::DOCKER_LAYER_GZIP => Some(true),
         media_type::OCI_LAYER_TAR | media_type::DOCKER_LAYER_TAR => Some(false),
         _ => None,
     };
-    let task = session.task(TaskKind::Check, name, Some(descriptor.size));
+    let task = reading.session.task(TaskKind::Check, name, Some(descriptor.size));
     let content =
-        feed.read(descriptor, |bytes| scan_stream(Counted { inner: bytes, task: &task }, is_gzip, session))?;
+        feed.read(descriptor, |bytes| scan_stream(Counted { inner: bytes, task: &task }, is_gzip, reading))?;
     task.finish(TaskOutcome::Done);
     Ok(content)
 }
 
 /// Looks through a layer, compressed or not; `is_gzip` is what its media type says.
-fn scan_stream(bytes: impl Read, is_gzip: Option<bool>, session: &Session) -> Result<Content> {
+fn scan_stream(bytes: impl Read, is_gzip: Option<bool>, reading: &Reading) -> Result<Content> {
+    let Reading { allowance, session } = reading;
     let failed = || "could not read it".to_owned();
     let mut bytes = BufReader::with_capacity(128 * 1024, bytes);
     let head = bytes.fill_buf().or_failed(failed)?;
@@ -241,10 +251,10 @@ fn scan_stream(bytes: impl Read, is_gzip: Option<bool>, session: &Session) -> Re
     }
     let (diff_id, facts, gzip) = if found_gzip {
         let mut members = Members::new(bytes);
-        let (diff_id, facts) = facts::scan(&mut members, session)?;
+        let (diff_id, facts) = facts::scan(&mut members, allowance, session)?;
         (diff_id, facts, Some(members.facts()))
     } else {
-        let (diff_id, facts) = facts::scan(bytes, session)?;
+        let (diff_id, facts) = facts::scan(bytes, allowance, session)?;
         (diff_id, facts, None)
     };
     Ok(Content::Read { diff_id: Some(diff_id), facts: Arc::new(facts), gzip })

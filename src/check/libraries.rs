@@ -3,9 +3,10 @@
 //! Versions are compared as ld.so does: a version that is asked for must be among those the library itself defines, so
 //! the image's own libraries decide and no table.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
-use super::findings::Findings;
+use super::findings::{Findings, Place};
 use super::image::ImageFacts;
 use super::merged::Merged;
 use super::rules;
@@ -19,6 +20,13 @@ const DEFAULT_DIRECTORIES: [&str; 5] = ["/lib64", "/usr/lib64", "/lib", "/usr/li
 /// A program does not load more libraries than this; a damaged image may claim so.
 const MOST_LIBRARIES: usize = 2000;
 
+/// Directories of one path that are looked through; all settings of a function have 16 KB.
+const MOST_DIRECTORIES: usize = 200;
+
+/// How often a file is looked for before an image counts as too entangled to follow. A large one of Python's takes some
+/// fifty thousand looks.
+const MOST_LOOKS: u32 = 500_000;
+
 /// What glibc offers in the families of symbols that break programs.
 const VERSIONED: [&str; 4] = ["GLIBC_", "GLIBCXX_", "CXXABI_", "GCC_"];
 
@@ -30,6 +38,7 @@ pub(super) struct Surroundings<'a> {
     defaults: Vec<String>,
     /// Names of all files, where the loader's cache may know of other directories.
     cached: HashSet<&'a str>,
+    looks_left: Cell<u32>,
 }
 
 impl<'a> Surroundings<'a> {
@@ -49,7 +58,13 @@ impl<'a> Surroundings<'a> {
             library_path: split(image.variable("LD_LIBRARY_PATH").unwrap_or_default()),
             defaults: DEFAULT_DIRECTORIES.map(str::to_owned).into_iter().chain(debian).collect(),
             cached: if has_cache { names.collect() } else { HashSet::new() },
+            looks_left: Cell::new(MOST_LOOKS),
         }
+    }
+
+    /// Whether so much was looked for that nothing is found any more.
+    fn gave_up(&self) -> bool {
+        self.looks_left.get() == 0
     }
 
     /// The library called `name` as the loader finds it for something with these run paths.
@@ -58,8 +73,9 @@ impl<'a> Surroundings<'a> {
         if name.contains('/') {
             return file(name);
         }
-        let directories = self.library_path.iter().chain(runpaths).chain(&self.defaults);
-        directories.map(|directory| format!("{directory}/{name}")).find_map(|path| {
+        let directories = self.library_path.iter().chain(runpaths.iter().take(MOST_DIRECTORIES)).chain(&self.defaults);
+        let looks = directories.take_while(|_| self.looks_left.replace(self.looks_left.get().saturating_sub(1)) > 0);
+        looks.map(|directory| format!("{directory}/{name}")).find_map(|path| {
             // The loader goes on over libraries of other machines.
             let found = file(&path)?;
             let elf = self.merged.elf(&found);
@@ -69,7 +85,8 @@ impl<'a> Surroundings<'a> {
 }
 
 fn split(path: &str) -> Vec<String> {
-    path.split([':', ';']).filter(|directory| !directory.is_empty()).map(str::to_owned).collect()
+    let directories = path.split([':', ';']).filter(|directory| !directory.is_empty());
+    directories.map(str::to_owned).take(MOST_DIRECTORIES).collect()
 }
 
 /// The run path of the file at `path` with `$ORIGIN` in it settled; parts with other variables are left out.
@@ -91,6 +108,11 @@ pub(super) fn programs(programs: &[(String, &ElfFacts)], surroundings: &Surround
             let mut found = BTreeMap::new();
             for name in &elf.needed {
                 let Some(library) = surroundings.find(name, &runpaths) else {
+                    if surroundings.gave_up() {
+                        let why = "there are too many libraries in too many directories";
+                        findings.not_checked(rules::LIBRARY, Place::IMAGE, why);
+                        return;
+                    }
                     if is_first && !surroundings.cached.contains(name.as_str()) {
                         let by = if path == *program { String::new() } else { format!(", which `/{program}` loads") };
                         let message = format!("it needs `{}`, which is nowhere to be found{by}", name.escape_debug());
@@ -106,6 +128,7 @@ pub(super) fn programs(programs: &[(String, &ElfFacts)], surroundings: &Surround
                     // DT_RPATH is handed down to what is loaded, DT_RUNPATH is not: to look in both misses nothing.
                     let mut below = self::runpaths(&library, elf);
                     below.extend(runpaths.iter().cloned());
+                    below.truncate(MOST_DIRECTORIES);
                     open.push_back((library, elf, below));
                 }
             }
@@ -122,6 +145,9 @@ pub(super) fn programs(programs: &[(String, &ElfFacts)], surroundings: &Surround
 /// Native modules of the function, which something loads at run time.
 pub(super) fn modules(started: &[(String, &ElfFacts)], surroundings: &Surroundings<'_>, findings: &mut Findings<'_>) {
     for (path, elf) in surroundings.merged.programs() {
+        if surroundings.gave_up() {
+            return;
+        }
         let is_started = started.iter().any(|(other, _)| other == path);
         if is_started || !is_of_the_function(path) || elf.architecture != surroundings.architecture {
             continue;

@@ -4,6 +4,7 @@
 //! [`crate::store::Kind::Facts`], and older records count as absent.
 
 use std::io::Read;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +13,7 @@ use super::gunzip::GzipFacts;
 use super::scan;
 use crate::event::Session;
 use crate::oci::{DiffId, Digest};
-use crate::problem::Result;
+use crate::problem::{Problem, Result};
 
 /// The facts of one layer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,10 +124,53 @@ fn is_versioned_libc(path: &str) -> bool {
     })
 }
 
-/// Reads an uncompressed tar to its end and gathers its facts; nothing is unpacked, memory is bounded.
+/// An image of Lambda's ten gigabytes cannot hold more files than this and be sensible.
+const MOST_ENTRIES: usize = 1_000_000;
+
+/// Bytes of names, links and ELF strings that are kept of an image: two hundred thousand files have some 20 MB.
+const MOST_TEXT: usize = 128 << 20;
+
+/// How much may be kept of what the layers of one image hold, together: layers of a few kilobytes may claim millions of
+/// files.
+#[derive(Debug)]
+pub struct Allowance {
+    limits: (usize, usize),
+    taken: (AtomicUsize, AtomicUsize),
+}
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self::of(MOST_ENTRIES, MOST_TEXT)
+    }
+}
+
+impl Allowance {
+    pub(super) fn of(entries: usize, text_bytes: usize) -> Self {
+        Self { limits: (entries, text_bytes), taken: Default::default() }
+    }
+
+    /// Counts entries and bytes of text that are going to be kept.
+    ///
+    /// # Errors
+    /// Of class refused when they are too many.
+    pub(super) fn take(&self, entries: usize, text_bytes: usize) -> Result<()> {
+        let take = |taken: &AtomicUsize, more| taken.fetch_add(more, Ordering::Relaxed) + more;
+        let (most_entries, most_text) = self.limits;
+        if take(&self.taken.0, entries) > most_entries {
+            return Err(Problem::refused(format!("the image has more than {most_entries} entries")));
+        }
+        if take(&self.taken.1, text_bytes) > most_text {
+            return Err(Problem::refused(format!("the names in the image have more than {most_text} bytes")));
+        }
+        Ok(())
+    }
+}
+
+/// Reads an uncompressed tar to its end and gathers its facts; nothing is unpacked, memory is bounded by what the image
+/// is allowed.
 ///
 /// # Errors
 /// When the tar is malformed, truncated or larger than Lambda takes, or when reading fails.
-pub fn scan(tar: impl Read, session: &Session) -> Result<(DiffId, LayerFacts)> {
-    scan::scan(tar, session)
+pub fn scan(tar: impl Read, allowance: &Allowance, session: &Session) -> Result<(DiffId, LayerFacts)> {
+    scan::scan(tar, allowance, session)
 }

@@ -247,7 +247,7 @@ impl Pipeline {
         let mut facts = LayerFacts::default();
         let produce = |sink: &mut BlockWriter<'_>| {
             // Scanning drives: what it reads is what gets packed.
-            facts = facts::scan(Tee { tar, sink }, session)?.1;
+            facts = facts::scan(Tee { tar, sink }, &facts::Allowance::default(), session)?.1;
             Ok(())
         };
         let (writer, diff_id, uncompressed_size) = self

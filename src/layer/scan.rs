@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use sha2::{Digest as _, Sha256};
 use tar::{EntryType, Header};
 
-use super::facts::{EntryFacts, EntryKind, LayerFacts};
+use super::facts::{Allowance, EntryFacts, EntryKind, LayerFacts};
 use super::{elf, look};
 use crate::event::Session;
 use crate::oci::{DiffId, Digest};
@@ -19,12 +19,6 @@ const TAR_BLOCK: usize = 512;
 
 /// Long names and PAX records; Linux takes paths of 4,096 bytes.
 const EXTENSION_LIMIT: u64 = 1 << 20;
-
-/// A layer of Lambda's ten gigabytes cannot hold more files than this and be sensible.
-const ENTRY_LIMIT: usize = 1_000_000;
-
-/// Bytes of names, links and ELF strings that are kept of a layer: two hundred thousand files have some 20 MB.
-const FACTS_LIMIT: usize = 128 << 20;
 
 /// Lambda's limit for a whole image, and something for padding.
 const TAR_LIMIT: u64 = 11 << 30;
@@ -37,14 +31,9 @@ const ELF_LIMIT: u64 = 16 << 20;
 ///
 /// # Errors
 /// When the tar is malformed, truncated or larger than Lambda takes, or when reading fails.
-pub(super) fn scan(tar: impl Read, session: &Session) -> Result<(DiffId, LayerFacts)> {
-    scan_within(ENTRY_LIMIT, tar, session)
-}
-
-fn scan_within(entry_limit: usize, tar: impl Read, session: &Session) -> Result<(DiffId, LayerFacts)> {
+pub(super) fn scan(tar: impl Read, allowance: &Allowance, session: &Session) -> Result<(DiffId, LayerFacts)> {
     let input = Hashed { inner: tar, hasher: Sha256::new(), size: 0 };
     let mut scanner = Scanner { input, session, buffer: vec![0; 64 << 10].into_boxed_slice() };
-    let mut kept = 0;
     let mut facts = LayerFacts::default();
     let read = |error| Err(error).or_failed(|| "could not read the layer's tar".to_owned());
     let mut long = Extensions::default();
@@ -58,16 +47,11 @@ fn scan_within(entry_limit: usize, tar: impl Read, session: &Session) -> Result<
         if let Err(error) = scanner.member(&header, &mut long, &mut facts) {
             return read(error);
         }
-        if facts.entries.len() > entry_limit {
-            return Err(Problem::refused(format!("the layer has more than {entry_limit} entries")));
-        }
-        kept += facts.entries.get(seen.0).map_or(0, text_bytes);
+        let mut kept = facts.entries.get(seen.0).map_or(0, text_bytes);
         // What is inside is a line at most, under the same name again.
         kept += facts.inside[seen.2..].iter().map(|(path, _)| path.len() + look::MOST_TEXT).sum::<usize>();
         kept += facts.elf.get(seen.1).map_or(0, |(_, elf)| elf.text_bytes());
-        if kept > FACTS_LIMIT {
-            return Err(Problem::refused(format!("the names in the layer have more than {FACTS_LIMIT} bytes")));
-        }
+        allowance.take(facts.entries.len() - seen.0, kept)?;
     }
     match scanner.behind_the_end() {
         Ok(bytes) => facts.trailing_bytes = bytes,
@@ -382,13 +366,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_layer_of_too_many_entries_is_refused() {
+    fn what_all_layers_of_an_image_hold_is_bounded() {
         let mut header = Header::new_ustar();
+        header.set_path("name").expect("short");
         header.set_size(0);
         header.set_cksum();
-        let tar = |count: usize| header.as_bytes().repeat(count);
-        assert!(scan_within(1000, tar(1000).as_slice(), &Session::silent()).is_ok());
-        let problem = scan_within(1000, tar(1001).as_slice(), &Session::silent()).expect_err("one too many");
-        assert_eq!(problem.message(), "the layer has more than 1000 entries");
+        let tar = header.as_bytes().repeat(1000);
+        let scan = |allowance: &Allowance| scan(tar.as_slice(), allowance, &Session::silent());
+        let two = Allowance::of(2000, 1 << 20);
+        assert!(scan(&two).is_ok() && scan(&two).is_ok());
+        let problem = scan(&two).expect_err("one too many");
+        assert_eq!(problem.message(), "the image has more than 2000 entries");
+        let problem = scan(&Allowance::of(2000, 3999)).expect_err("a byte too many");
+        assert_eq!(problem.message(), "the names in the image have more than 3999 bytes");
     }
 }

@@ -41,6 +41,9 @@ pub struct Node {
 /// How many links in a row are followed, as Linux does (`MAXSYMLINKS`).
 const MOST_LINKS: usize = 40;
 
+/// How many parts of paths are followed on the way to one file. Linux takes paths of 4,096 bytes, and links lead on.
+const MOST_PARTS: usize = 4096;
+
 impl Tree {
     /// Merges layers, lowest first.
     #[must_use]
@@ -94,8 +97,12 @@ impl Tree {
     pub fn resolve(&self, path: &str) -> Option<String> {
         let mut open: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
         let mut at = String::new();
-        let mut links = 0;
+        let (mut links, mut parts) = (0, 0);
         while let Some(part) = open.pop() {
+            parts += 1;
+            if parts + open.len() > MOST_PARTS {
+                return None;
+            }
             match part.as_str() {
                 "" | "." => continue,
                 ".." => {
