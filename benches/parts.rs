@@ -3,16 +3,18 @@
 //! `cargo bench --bench parts -- FILE...` prints a line a part: its name, the file, bytes in, bytes out, the CPU
 //! seconds and the wall seconds of the fastest of three passes. `sha256` is one thread; `pipeline` is everything a
 //! layer goes through (tar bytes hashed, probed, deflated or stored, framed) with a compressing thread for each core.
+//! With `--unpack` files are layers, and the only part is `unpack`: one thread that unpacks them and hashes what comes.
 #![expect(clippy::print_stdout, reason = "a benchmark's results are its output")]
 
 use std::error::Error;
 use std::fs::File;
-use std::io::{self, Read as _, Write};
+use std::io::{self, BufReader, Read as _, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 use cargo_lambda_image::event::{Session, TaskKind};
+use cargo_lambda_image::layer::gunzip::Members;
 use cargo_lambda_image::layer::{Pipeline, gzip};
 use cargo_lambda_image::problem::IoContext as _;
 use sha2::{Digest as _, Sha256};
@@ -21,7 +23,8 @@ const PASSES: usize = 3;
 
 fn main() -> Result<(), Box<dyn Error>> {
     // Cargo adds `--bench` for the harness that is not there.
-    let files: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let (flags, files): (Vec<String>, Vec<String>) =
+        env::args().skip(1).partition(|argument| argument.starts_with("--"));
     if files.is_empty() {
         return Err("usage: cargo bench --bench parts -- FILE...".into());
     }
@@ -29,6 +32,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     for file in &files {
         let path = Path::new(file);
         let name = path.file_name().ok_or("a path without a name")?.to_string_lossy().into_owned();
+        if flags.iter().any(|flag| flag == "--unpack") {
+            report("unpack", &name, best(|| unpack(path))?);
+            continue;
+        }
         report("read", &name, best(|| read(path, &mut |_| {}).map(|size| (size, size)))?);
         report("sha256", &name, best(|| sha256(path))?);
         report("pipeline", &name, best(|| pipeline(path, cores))?);
@@ -83,6 +90,24 @@ fn sha256(path: &Path) -> Result<(u64, u64), Box<dyn Error>> {
     let size = read(path, &mut |bytes| hasher.update(bytes))?;
     std::hint::black_box(hasher.finalize());
     Ok((size, size))
+}
+
+fn unpack(path: &Path) -> Result<(u64, u64), Box<dyn Error>> {
+    let file = File::open(path)?;
+    let size = file.metadata()?.len();
+    let mut members = Members::new(BufReader::with_capacity(128 * 1024, file));
+    let mut hasher = Sha256::new();
+    let mut block = vec![0; 64 * 1024];
+    let mut unpacked = 0;
+    loop {
+        let count = members.read(&mut block)?;
+        if count == 0 {
+            std::hint::black_box(hasher.finalize());
+            return Ok((size, unpacked));
+        }
+        hasher.update(&block[..count]);
+        unpacked += count as u64;
+    }
 }
 
 fn pipeline(path: &Path, threads: usize) -> Result<(u64, u64), Box<dyn Error>> {
