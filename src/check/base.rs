@@ -7,7 +7,8 @@ use super::{rules, run};
 use crate::layer::facts::Inside;
 
 /// When AWS stops to maintain a runtime: the day the language or the system behind it gets no updates any more. AWS,
-/// Lambda developer guide, "Lambda runtimes", as of 2026-10.
+/// Lambda developer guide, "Lambda runtimes", as of 2026-10. Dates on Amazon Linux 2 moved in 2026
+/// (aws-cloudformation/cfn-lint#4532); the runtimes that have passed are those of terraform-linters/tflint-ruleset-aws too.
 const RUNTIMES: [(&str, &str); 42] = [
     ("dotnet5.0", "2022-05-10"),
     ("dotnet6", "2024-12-20"),
@@ -124,7 +125,9 @@ fn named(reference: &str) -> Option<String> {
         "provided" => known(format!("provided.{first}")).or_else(|| (first == "alami").then(|| "provided".to_owned())),
         "nodejs" => known(format!("nodejs{first}.x")),
         "go" => Some("go1.x".to_owned()),
-        "java" if second == "al2" => known(format!("java{first}.al2")),
+        // Java has runtimes of one version on two systems, which end on other days (aws/aws-lambda-roadmap#86).
+        "java" if second == "al2" => known(format!("java{first}.al2")).or_else(|| known(format!("java{first}"))),
+        "java" if second == "al2023" => known(format!("java{first}.al2023")),
         _ => known(format!("{name}{first}.{second}")).or_else(|| known(format!("{name}{first}"))),
     }
 }
@@ -159,6 +162,8 @@ mod tests {
             ("public.ecr.aws/lambda/nodejs:18", Some("nodejs18.x")),
             ("public.ecr.aws/lambda/java:8.al2", Some("java8.al2")),
             ("public.ecr.aws/lambda/java:21-x86_64", Some("java21")),
+            ("public.ecr.aws/lambda/java:17.al2", Some("java17")),
+            ("public.ecr.aws/lambda/java:17.al2023", None),
             ("public.ecr.aws/lambda/dotnet:6", Some("dotnet6")),
             ("docker.io/library/python:3.9", None),
             ("public.ecr.aws/lambda/python:latest", None),

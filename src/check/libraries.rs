@@ -1,7 +1,7 @@
 //! Rules about what dynamic programs load: every library along the loader's way, and every version of a symbol in it.
 //!
 //! Versions are compared as ld.so does: a version that is asked for must be among those the library itself defines, so
-//! the image's own libraries decide and no table.
+//! the image's own libraries decide. Only for one that is there and cannot be read there is a table (`systems`).
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -10,6 +10,7 @@ use super::findings::{Findings, Place};
 use super::image::ImageFacts;
 use super::merged::Merged;
 use super::rules;
+use super::systems::{self, Offer};
 use super::tar::is_of_the_function;
 use crate::layer::elf::ElfFacts;
 use crate::platform::Architecture;
@@ -163,31 +164,56 @@ pub(super) fn modules(started: &[(String, &ElfFacts)], surroundings: &Surroundin
 /// The versions that a file asks of libraries and that those do not define, in a sentence for each library.
 fn missing_versions(elf: &ElfFacts, found: &BTreeMap<&str, String>, surroundings: &Surroundings<'_>) -> Vec<String> {
     let mut missing: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut beyond: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (library, version) in &elf.needed_versions {
+        let counts = VERSIONED.iter().any(|family| version.starts_with(family));
+        if is_unreadable(library, found, surroundings) {
+            let offer = systems::offer(surroundings.merged, library);
+            let is_beyond = offer.is_some_and(|offer| {
+                family(offer.highest) == family(version) && numbers(version) > numbers(offer.highest)
+            });
+            if is_beyond {
+                beyond.entry(library).or_default().push(version);
+            }
+            continue;
+        }
         let offered = found.get(library.as_str()).and_then(|path| surroundings.merged.elf(path));
         // A library without versions at all is taken as it is, with a warning of the loader's.
         let Some(offered) = offered.map(|elf| &elf.offered_versions).filter(|offered| !offered.is_empty()) else {
             continue;
         };
-        let counts = VERSIONED.iter().any(|family| version.starts_with(family));
         if counts && !offered.contains(version) {
             missing.entry(library).or_default().push(version);
         }
     }
-    missing
-        .into_iter()
-        .map(|(library, mut versions)| {
-            versions.sort_by_key(|version| numbers(version));
-            let path = &found[library];
-            let most = highest(path, versions[0], surroundings);
-            format!("it asks `{library}` for {}, and `/{path}` offers {most}", versions.join(", "))
-        })
-        .collect()
+    let missing = missing.into_iter().map(|(library, mut versions)| {
+        versions.sort_by_key(|version| numbers(version));
+        let path = &found[library];
+        let most = highest(path, versions[0], surroundings);
+        format!("it asks `{library}` for {}, and `/{path}` offers {most}", versions.join(", "))
+    });
+    let beyond = beyond.into_iter().filter_map(|(library, mut versions)| {
+        versions.sort_by_key(|version| numbers(version));
+        let Offer { system, highest } = systems::offer(surroundings.merged, library)?;
+        let asked = format!("it asks `{library}` for {}", versions.join(", "));
+        Some(format!("{asked}, and that of `{system}` offers up to {highest}; the library itself could not be read"))
+    });
+    missing.chain(beyond).collect()
+}
+
+/// Whether a library is there whose versions nobody knows.
+fn is_unreadable(library: &str, found: &BTreeMap<&str, String>, surroundings: &Surroundings<'_>) -> bool {
+    found.get(library).is_some_and(|path| surroundings.merged.elf(path).is_none())
+}
+
+/// `GLIBC_` of `GLIBC_2.34`.
+fn family(version: &str) -> &str {
+    version.split_inclusive('_').next().unwrap_or(version)
 }
 
 /// The highest version in a family that the library at `path` offers.
 fn highest(path: &str, like: &str, surroundings: &Surroundings<'_>) -> String {
-    let family = like.split_inclusive('_').next().unwrap_or(like);
+    let family = family(like);
     let offered = surroundings.merged.elf(path).map(|elf| elf.offered_versions.as_slice()).unwrap_or_default();
     let highest = offered.iter().filter(|version| version.starts_with(family)).max_by_key(|version| numbers(version));
     highest.map_or_else(|| "none like it".to_owned(), |highest| format!("up to {highest}"))

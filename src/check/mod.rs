@@ -17,6 +17,7 @@ mod merged;
 pub mod rules;
 mod run;
 mod size;
+mod systems;
 mod tar;
 
 use self::findings::{Findings, Options};

@@ -384,6 +384,18 @@ fn libraries_are_found_and_new_enough() {
         system(image, Some(&libc));
         help(image, "lib");
     });
+    let release = |image: &mut Specimen, version: &str| {
+        let text = format!("ID=\"amzn\"\nVERSION_ID=\"{version}\"\n");
+        image.add_bare(Tape::default().directories(&["etc"]).file("etc/os-release", 0o644, text.as_bytes()));
+    };
+    for (version, expected) in [("2", &[&*format!("L058 error {at}")][..]), ("2099", &[])] {
+        expect("a C library that cannot be read, of a system that is known or not", expected, |image| {
+            machine(image);
+            system(image, Some(b"damaged"));
+            help(image, "lib");
+            release(image, version);
+        });
+    }
     expect("all is there, by run path", &[], |image| {
         machine(image);
         system(image, Some(&libc_of_this_machine));
