@@ -113,10 +113,11 @@ impl ImageFacts {
         self.manifest.as_ref().map(|manifest| manifest.digest)
     }
 
-    /// The platform of the config, such as `linux/amd64`.
+    /// The platform of the config, such as `linux/amd64`; `unknown` stands for what it does not say.
     #[must_use]
     pub fn platform(&self) -> String {
-        format!("{}/{}", self.word("os"), self.word("architecture"))
+        let word = |key| Some(self.word(key)).filter(|word| !word.is_empty()).unwrap_or("unknown");
+        format!("{}/{}", word("os"), word("architecture"))
     }
 
     /// Bytes of all tars that were read.

@@ -134,7 +134,10 @@ fn layer_as_described(number: usize, layer: &LayerSource, findings: &mut Finding
 
 fn platform(image: &ImageFacts, findings: &mut Findings<'_>) {
     if image.word("os") != "linux" || Architecture::from_oci(image.word("architecture")).is_none() {
-        let message = format!("the config says `{}`", image.platform().escape_debug());
+        let message = match (image.word("os"), image.word("architecture")) {
+            ("", "") => "the config says no platform".to_owned(),
+            _ => format!("the config says `{}`", image.platform().escape_debug()),
+        };
         findings.add(rules::PLATFORM, Place::IMAGE, message);
     }
 }

@@ -34,6 +34,18 @@ pub fn find(code: &str) -> Option<&'static Rule> {
     all().find(|rule| rule.code.eq_ignore_ascii_case(code))
 }
 
+/// The rule that was probably meant by something that is no code: its digits without the zeros, or a word of its title.
+#[must_use]
+pub fn nearest(text: &str) -> Option<&'static Rule> {
+    let digits = text.trim_start_matches(|c: char| c.is_ascii_alphabetic() || "-_ ".contains(c));
+    if let Ok(number) = digits.parse::<u32>() {
+        return find(&format!("L{number:03}"));
+    }
+    let words = text.to_lowercase();
+    let is_word = words.len() > 2;
+    all().find(|rule| is_word && rule.title.to_lowercase().contains(&words))
+}
+
 /// All rules in the order of their codes.
 pub fn all() -> impl Iterator<Item = &'static Rule> {
     GROUPS.iter().flat_map(|group| group.rules.iter().copied())
@@ -191,7 +203,7 @@ pub(super) const PLATFORM: &Rule = &Rule {
     severity: Severity::Error,
     title: "an image for a platform that Lambda does not have",
     why: "Lambda runs Linux on x86-64 and on 64-bit ARM (AWS, Lambda developer guide, \"Create a Lambda function using a container image\")",
-    fix: "build for `linux/amd64` or `linux/arm64`",
+    fix: "build for `linux/amd64` or `linux/arm64`; an image that only does not say it gets it by `crane mutate --set-platform linux/amd64 IMAGE`",
 };
 
 pub(super) const HISTORY: &Rule = &Rule {
@@ -223,7 +235,7 @@ pub(super) const PARENT: &Rule = &Rule {
     severity: Severity::Error,
     title: "a file without an entry of its directory",
     why: "Lambda wants every directory above a file to stand in the same layer before it, and answers `MissingParentDirectory` (aspect-build/rules_aws#96 and #103, bazel-contrib/rules_img#258); Docker makes them up",
-    fix: "add the directories to the layer's tar: `tar` and `docker build` do so by themselves, rules for Bazel have to be told",
+    fix: "add the directories to the layer's tar: give `tar` the top directory, `tar -C ROOT -cf layer.tar .`, and not its files one by one; rules for Bazel have to be told; `docker build` does so by itself",
 };
 
 pub(super) const HARDLINK: &Rule = &Rule {
@@ -231,7 +243,7 @@ pub(super) const HARDLINK: &Rule = &Rule {
     severity: Severity::Warning,
     title: "a hard link",
     why: "Lambda's unpacker was reported to refuse hard links in layers of build tools (aspect-build/rules_aws#145); those of Linux distributions pass",
-    fix: "replace it by a copy or a symbolic link",
+    fix: "replace it by a copy, as `tar --hard-dereference` does, or by a symbolic link",
 };
 
 pub(super) const DANGLING: &Rule = &Rule {
@@ -295,7 +307,7 @@ pub(super) const UNREADABLE: &Rule = &Rule {
     severity: Severity::Warning,
     title: "a file that others may not read",
     why: "functions run as an unprivileged user of Lambda's, whatever USER says, and fail with `Permission denied` (AWS, Lambda developer guide, \"Create a Lambda function using a container image\"; terraform-aws-modules/terraform-aws-lambda#209 and #301)",
-    fix: "`chmod -R a+rX` what the function reads before it is packed",
+    fix: "`chmod -R a+rX` what the function reads before it is packed, or in a Dockerfile `RUN chmod -R a+rX /var/task` in the stage it is copied from",
 };
 
 pub(super) const CLOSED: &Rule = &Rule {
@@ -303,7 +315,7 @@ pub(super) const CLOSED: &Rule = &Rule {
     severity: Severity::Warning,
     title: "a directory that others may not enter",
     why: "functions run as an unprivileged user of Lambda's, who needs `x` on every directory above a file",
-    fix: "`chmod a+rx` the directory before it is packed",
+    fix: "`chmod a+rx` the directory before it is packed, in a Dockerfile in the stage it is copied from",
 };
 
 pub(super) const TRAILING: &Rule = &Rule {
@@ -351,7 +363,7 @@ pub(super) const MISSING: &Rule = &Rule {
     severity: Severity::Error,
     title: "a program that is not in the image",
     why: "Lambda starts what ENTRYPOINT says and fails with `Runtime.InvalidEntrypoint`",
-    fix: "correct the path in ENTRYPOINT, or copy the program there",
+    fix: "write the whole path of the program in ENTRYPOINT, or copy the program there",
 };
 
 pub(super) const NOT_EXECUTABLE: &Rule = &Rule {
@@ -359,7 +371,7 @@ pub(super) const NOT_EXECUTABLE: &Rule = &Rule {
     severity: Severity::Error,
     title: "a program that others may not execute",
     why: "functions run as an unprivileged user of Lambda's, who needs `x` on the program and on every directory above it",
-    fix: "`chmod a+rx` the program and the directories above it",
+    fix: "`chmod a+rx` the program and the directories above it, or in a Dockerfile `COPY --chmod=755`",
 };
 
 pub(super) const NOT_A_PROGRAM: &Rule = &Rule {
@@ -399,7 +411,7 @@ pub(super) const LOADER: &Rule = &Rule {
     severity: Severity::Error,
     title: "no loader for a program",
     why: "a dynamic program names its loader, and Linux answers `no such file or directory` where it is missing, as glibc's is on Alpine",
-    fix: "link statically, or take a base with the C library that the program was linked with",
+    fix: "link statically, in Rust with `--target x86_64-unknown-linux-musl`, or take a base with the C library that the program was linked with",
 };
 
 pub(super) const SYMBOLS: &Rule = &Rule {

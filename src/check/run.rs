@@ -44,7 +44,8 @@ pub(super) fn check<'a>(image: &'a ImageFacts, merged: &'a Merged<'a>, findings:
     };
     if starts_with_aws(image) && cmd.len() != 1 {
         let message = format!("the entry point wants exactly one argument, the handler, and CMD has {}", cmd.len());
-        findings.add(rules::CMD, Place::IMAGE, message);
+        let help = shell_form(&cmd).map_or_else(|| rules::CMD.fix.to_owned(), |line| list_form("CMD", line));
+        findings.add_with_help(rules::CMD, Place::IMAGE, message, help);
     }
     if !merged.is_whole {
         findings.not_checked(rules::MISSING, Place::IMAGE, "a layer was not read, and the program may be in it");
@@ -70,12 +71,14 @@ impl<'a> Start<'a, '_> {
         let mut word = word.to_owned();
         let mut why = why.to_owned();
         let mut missing = missing;
+        let mut is_script = false;
         for _ in 0..MOST_INTERPRETERS {
             let Some(path) = self.find(&word) else {
                 let is_path = word.contains('/');
                 let message = format!("{why}, and {}", if is_path { "it is not there" } else { "PATH leads to none" });
                 let place = if is_path { Place::path(&word) } else { Place::IMAGE };
-                self.findings.add(missing, place, message);
+                let help = self.advice(&word, is_script).unwrap_or_else(|| missing.fix.to_owned());
+                self.findings.add_with_help(missing, place, message, help);
                 return;
             };
             let Some(interpreter) = self.inspect(&path, &why) else { return };
@@ -88,6 +91,7 @@ impl<'a> Start<'a, '_> {
             }
             why = format!("`/{path}` is a script for `{}`", interpreter.escape_debug());
             missing = rules::MISSING;
+            is_script = true;
             // What `env` starts is found by PATH, unless it has options and variables to set first.
             let started = words.find(|word| !word.starts_with('-') && !word.contains('='));
             if let Some(started) = started.filter(|_| word.ends_with("/env")) {
@@ -96,6 +100,29 @@ impl<'a> Start<'a, '_> {
                 }
                 word = started.to_owned();
             }
+        }
+    }
+
+    /// What to do about a program that is not found, where there is more to say than that.
+    fn advice(&self, word: &str, is_script: bool) -> Option<String> {
+        let name = word.rsplit('/').next().unwrap_or(word);
+        let (key, words) = match self.image.words("Entrypoint") {
+            words if words.is_empty() => ("CMD", self.image.words("Cmd")),
+            words => ("ENTRYPOINT", words),
+        };
+        if let Some(line) = shell_form(&words).filter(|_| !is_script && words.first() == Some(&word)) {
+            return Some(format!("there is no shell in the image to read it: {}", list_form(key, line)));
+        }
+        let named = self.merged.tree.nodes().filter(|(path, _)| path.rsplit('/').next() == Some(name));
+        let elsewhere = named.map(|(path, _)| format!("/{path}")).find(|path| self.find(path).is_some());
+        match elsewhere {
+            Some(path) if is_script => Some(format!("it is at `{path}`: begin the script with `#!{path}`")),
+            Some(path) => Some(format!("it is at `{path}`: name it by its whole path")),
+            None if is_script => Some(format!(
+                "take a base that has `{}`, or start a compiled program: an empty base has neither shell nor interpreter",
+                word.escape_debug()
+            )),
+            None => None,
         }
     }
 
@@ -154,7 +181,12 @@ impl<'a> Start<'a, '_> {
         if let Some(loader) = &elf.interpreter {
             if self.merged.file(loader).is_none() {
                 let message = format!("{why}; it asks for `{}`, which is not there", loader.escape_debug());
-                self.findings.add(rules::LOADER, self.merged.place(path), message);
+                self.findings.add_with_help(
+                    rules::LOADER,
+                    self.merged.place(path),
+                    message,
+                    loader_advice(elf, loader),
+                );
                 return;
             }
             if !self.programs.iter().any(|(other, _)| other == path) {
@@ -162,4 +194,30 @@ impl<'a> Start<'a, '_> {
             }
         }
     }
+}
+
+/// The line that a shell is to read, where a Dockerfile's ENTRYPOINT or CMD was written as one.
+fn shell_form<'a>(words: &[&'a str]) -> Option<&'a str> {
+    match words {
+        ["/bin/sh", "-c", line, ..] => Some(line),
+        _ => None,
+    }
+}
+
+/// How to write the same without a shell.
+fn list_form(key: &str, line: &str) -> String {
+    let words: Vec<_> = line.split_whitespace().take(20).map(|word| format!("{word:?}")).collect();
+    format!("write it as a list, which needs none: `{key} [{}]`", words.join(", "))
+}
+
+/// What to do about a program whose loader is not there.
+fn loader_advice(elf: &ElfFacts, loader: &str) -> String {
+    let triple = elf.architecture.map_or("x86_64-unknown-linux-gnu", Architecture::gnu_triple);
+    let musl = triple.replace("-gnu", "-musl");
+    let base = if loader.rsplit('/').next().is_some_and(|name| name.starts_with("ld-musl")) {
+        "musl, such as Alpine's"
+    } else {
+        "glibc, such as `public.ecr.aws/lambda/provided:al2023`"
+    };
+    format!("link statically, in Rust with `--target {musl}`, or take a base with {base}")
 }

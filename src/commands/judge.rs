@@ -1,5 +1,6 @@
 //! The rules before slow work: an image is judged while it is a draft, from what is known of its layers anyway.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -159,8 +160,9 @@ pub(super) fn verdict<'a>(what: &str, findings: impl IntoIterator<Item = &'a Fin
         [one] => format!("the checks refuse {what}: {}", one.title),
         _ => format!("the checks refuse {what}: {} errors", errors.len()),
     };
-    let codes: Vec<_> = errors.iter().map(|finding| finding.code).collect();
-    let code = codes.first().copied().unwrap_or_default();
-    Err(Problem::refused(message)
-        .help(format!("`cargo lambda-image verify --explain {code}` tells more; `--allow {code}` lets it pass")))
+    let codes: BTreeSet<_> = errors.iter().map(|finding| finding.code).collect();
+    let first = codes.first().copied().unwrap_or_default();
+    let pass: Vec<_> = codes.iter().map(|code| format!("--allow {code}")).collect();
+    let pass = format!("`{}` lets {} pass", pass.join(" "), if codes.len() == 1 { "it" } else { "them" });
+    Err(Problem::refused(message).help(format!("`cargo lambda-image verify --explain {first}` tells more; {pass}")))
 }

@@ -39,8 +39,12 @@ fn explain(code: &str, session: &Session) -> Result<()> {
         ("all", _) => rules::list(),
         (_, Some(rule)) => rules::page(rule),
         (_, None) => {
-            return Err(Problem::usage(format!("`{}` is no code of a rule", code.escape_debug()))
-                .help("`cargo lambda-image verify --explain all` lists them"));
+            let problem = Problem::usage(format!("`{}` is no code of a rule", code.escape_debug()));
+            let list = "`cargo lambda-image verify --explain all` lists them";
+            return Err(match rules::nearest(code) {
+                Some(rule) => problem.help(format!("there is `{}`, {}; {list}", rule.code, rule.title)),
+                None => problem.help(list),
+            });
         }
     };
     session.emit(&Event::Explained { page: &page });

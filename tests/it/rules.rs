@@ -300,6 +300,42 @@ fn programs_that_do_not_start() {
     });
 }
 
+/// The advice of the only finding in an image that was broken in this way.
+fn advice(spoil: impl FnOnce(&mut Specimen)) -> String {
+    let directory = TempDir::new().expect("a directory");
+    let mut specimen = Specimen::good();
+    spoil(&mut specimen);
+    specimen.write(&directory.path().join("image"));
+    let (findings, _) = found(&verify(directory.path(), &[]));
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    findings[0]["help"].as_str().expect("advice").to_owned()
+}
+
+#[test]
+fn advice_is_about_the_image_at_hand() {
+    let start = |image: &mut Specimen, key: &str, words: &[&str]| image.config["config"] = json!({key: words});
+    let at = "it is at `/var/task/bootstrap`: name it by its whole path";
+    assert_eq!(advice(|image| start(image, "Entrypoint", &["bootstrap"])), at);
+    assert_eq!(advice(|image| start(image, "Entrypoint", &["/bootstrap"])), at);
+    assert_eq!(
+        advice(|image| start(image, "Cmd", &["/bin/sh", "-c", "/var/task/bootstrap --serve"])),
+        "there is no shell in the image to read it: write it as a list, which needs none: \
+         `CMD [\"/var/task/bootstrap\", \"--serve\"]`"
+    );
+    let script = |image: &mut Specimen, line: &[u8]| {
+        image.add(|tape| tape.file("var/task/run", 0o755, line));
+        start(image, "Entrypoint", &["/var/task/run"]);
+    };
+    assert_eq!(
+        advice(|image| script(image, b"#!/bin/sh\n")),
+        "take a base that has `/bin/sh`, or start a compiled program: an empty base has neither shell nor interpreter"
+    );
+    assert_eq!(
+        advice(|image| script(image, b"#!/usr/bin/bootstrap\n")),
+        "it is at `/var/task/bootstrap`: begin the script with `#!/var/task/bootstrap`"
+    );
+}
+
 #[test]
 fn the_entry_point_of_aws_wants_a_handler_and_a_program() {
     let aws = |image: &mut Specimen, cmd: &[&str], runtime: Option<u32>| {
@@ -498,6 +534,12 @@ fn every_rule_has_a_page() {
         assert!(page.stdout.starts_with(code) && page.stdout.contains("\nWhy: "), "{}", page.stdout);
     }
     assert_eq!(explain("L999").code, 2);
+    for (text, code) in [("L58", "L058"), ("58", "L058"), ("e058", "L058"), ("hard link", "L021"), ("SQLite", "L070")] {
+        let outcome = explain(text);
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (2, ""), "{text}");
+        assert!(outcome.stderr.contains(&format!("there is `{code}`, ")), "{text}: {}", outcome.stderr);
+    }
+    assert!(!explain("no such thing").stderr.contains("there is"));
 }
 
 #[test]
