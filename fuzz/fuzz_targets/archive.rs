@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 use std::{env, fs, process};
 
 use cargo_lambda_image::base::{self, InspectRequest};
-use cargo_lambda_image::check::findings::Options;
 use cargo_lambda_image::check;
+use cargo_lambda_image::check::findings::Options;
 use cargo_lambda_image::event::Session;
 use cargo_lambda_image::registry::credentials::CredentialSource;
 use cargo_lambda_image_fuzz::with_checksums;

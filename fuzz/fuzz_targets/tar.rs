@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
+use cargo_lambda_image::check;
 use cargo_lambda_image::check::findings::Options;
 use cargo_lambda_image::check::image::{Content, ImageFacts, LayerSource};
-use cargo_lambda_image::check;
 use cargo_lambda_image::event::Session;
 use cargo_lambda_image::layer::facts::{self, Allowance};
 use cargo_lambda_image_fuzz::{halves, with_checksums};
