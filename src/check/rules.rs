@@ -86,7 +86,7 @@ pub fn reference() -> String {
 const INTRODUCTION: &str = "\
 # Rules
 
-What `cargo lambda-image verify` looks for, and `build` before slow work begins. This page is made of the table in
+What `cargo lambda-image verify` looks for, and `build` and `push` before slow work begins. This page is made of the table in
 `src/check/rules.rs`.
 
 An *error* is what Lambda refuses or cannot run: the exit code is 3. A *warning* is likely to fail, or fails elsewhere.
