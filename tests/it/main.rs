@@ -8,6 +8,7 @@ mod build;
 mod cli;
 mod config;
 mod crash;
+mod damage;
 mod deploy;
 mod ecr;
 mod emulator;
