@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::lock::assets::{Assets, Locked};
+use super::lock::assets::{Assets, Locked, Settling};
 use super::lock::{Locking, base_key, describe_base};
 use super::login::Logins;
 use super::{blocking, judge};
@@ -161,7 +161,8 @@ async fn draft(
         }
         let packs = std::mem::take(&mut assets.packs);
         let specs = plan::plan(packs, &tree, base_layers.len())?;
-        let (specs, locked) = locking.settle(specs, &assets, image.compression_level, &session)?;
+        let on = Settling { tree: &tree, base_layers: base_layers.len(), level: image.compression_level };
+        let (specs, locked) = locking.settle(specs, &assets, &on, &session)?;
         if checks == Checks::Refuse {
             refuse_too_large(&base_layers, &specs, &store)?;
         }
@@ -222,6 +223,7 @@ async fn ground(
     if let (Some(locked), BaseBytes::Left, false) = (locked, base_bytes, request.no_cache)
         && locked.usual
         && assets.packs.iter().flat_map(|pack| &pack.entries).all(|entry| is_lambdas_own(&entry.path))
+        && assets.absent_places().all(is_lambdas_own)
         && let Some(layers) = base.layers_of_sizes(&locked.uncompressed_sizes, store)
     {
         return Ok(Ground { layers, locked: locked.clone(), tree: Tree::default() });
@@ -298,7 +300,7 @@ fn binary_pack(image: &ImageRequest, binary: &Path, place: &str) -> Result<Pack>
     let metadata = std::fs::metadata(binary).or_failed(|| format!("could not stat binary `{}`", binary.display()))?;
     let source = Source { path: binary.to_owned(), follow: true, executable: true, stat: Stat::of(&metadata) };
     let entry = Entry { path: place.trim_start_matches('/').into(), content: Content::File(source) };
-    Ok(Pack { name: image.bin.clone(), origin: Origin::Binary, entries: vec![entry] })
+    Ok(Pack { name: image.bin.clone(), origin: Origin::Binary, entries: vec![entry], told_layers: 0 })
 }
 
 impl Draft {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::blocking;
 use super::draft::facts;
+use super::lock::assets::Settling;
 use super::lock::{Locking, Used, base_key, describe_base};
 use super::login::Logins;
 use crate::aws;
@@ -185,7 +186,8 @@ impl Updating<'_> {
             let mut assets = locking.assets(&image, &place)?;
             let tree = Tree::merge(&facts(&base_layers, &store)?);
             let specs = plan::plan(std::mem::take(&mut assets.packs), &tree, base_layers.len())?;
-            let (specs, locked) = locking.settle(specs, &assets, image.compression_level, &session)?;
+            let on = Settling { tree: &tree, base_layers: base_layers.len(), level: image.compression_level };
+            let (specs, locked) = locking.settle(specs, &assets, &on, &session)?;
             let layers = specs.into_iter().zip(locked);
             let layers = layers.filter_map(|(spec, locked)| Some((spec, (locked.key?, locked.part))));
             let layers: Vec<_> = layers.collect();
