@@ -243,7 +243,7 @@ async fn ground(
     .await
 }
 
-/// Refuses what is over Lambda's limit. Only then the records are asked for the base's largest files.
+/// Refuses what is over Lambda's limit. Only then the largest files are looked for.
 fn refuse_too_large(base_layers: &[Layer], specs: &[LayerSpec], store: &Store) -> Result<()> {
     let sizes = |with_files: bool| -> Vec<_> {
         let of_base = |layer: &Layer| {
@@ -252,16 +252,17 @@ fn refuse_too_large(base_layers: &[Layer], specs: &[LayerSpec], store: &Store) -
             let facts = facts.unwrap_or_default();
             LayerSize { uncompressed_size: layer.uncompressed_size, ..LayerSize::of("base", &facts) }
         };
-        base_layers.iter().map(of_base).chain(specs.iter().map(size_of)).collect()
+        base_layers.iter().map(of_base).chain(specs.iter().map(|spec| size_of(spec, with_files))).collect()
     };
     if limits::total(&sizes(false)).is_ok() { Ok(()) } else { limits::total(&sizes(true)) }
 }
 
 /// The size of a layer to be made, known from its headers.
-fn size_of(spec: &LayerSpec) -> LayerSize {
+fn size_of(spec: &LayerSpec, with_files: bool) -> LayerSize {
+    let entries = if with_files { &spec.entries[..] } else { &[] };
     let facts = LayerFacts {
         uncompressed_size: spec.tar_size(),
-        entries: spec.entries.iter().map(Entry::facts).collect(),
+        entries: entries.iter().map(Entry::facts).collect(),
         ..LayerFacts::default()
     };
     LayerSize::of(&spec.name, &facts)

@@ -121,7 +121,7 @@ impl Pipeline {
         {
             return Ok(layer);
         }
-        let tar_size = tarball::size(&spec.entries);
+        let tar_size = spec.tar_size();
         let task = session.task(TaskKind::Layer, &spec.name, Some(tar_size));
         let layer = self.pack(spec, store.writer()?, BlobWriter::finish, &task, making)?;
         task.finish(TaskOutcome::Done);
@@ -305,7 +305,7 @@ fn hash_if_promising(
     known: impl Fn(&TarRecord) -> bool,
 ) -> Result<Option<TarRecord>> {
     let Making { store, session, .. } = *making;
-    let tar_size = tarball::size(&spec.entries);
+    let tar_size = spec.tar_size();
     let last = store.records().get::<TarRecord>(Kind::Fingerprint, &last_key(spec, tar_size));
     if !last.is_some_and(|last| last.uncompressed_size == tar_size && known(&last)) {
         return Ok(None);

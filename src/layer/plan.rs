@@ -11,7 +11,6 @@ use super::Origin;
 use super::entries::{Content, Entry, ancestors};
 use super::facts::{EntryKind, LayerFacts};
 use super::gathered::Gathered;
-use super::tarball;
 use super::tree::Tree;
 use crate::oci::{DiffId, Digest};
 use crate::problem::{Problem, Result};
@@ -94,7 +93,7 @@ impl LayerSpec {
     /// Bytes of its tar.
     #[must_use]
     pub fn tar_size(&self) -> u64 {
-        self.told.map_or_else(|| tarball::size(&self.entries), |told| told.uncompressed_size)
+        self.told.map_or_else(|| self.inside.tar_size(&self.entries), |told| told.uncompressed_size)
     }
 
     fn content_bytes(&self) -> u64 {
