@@ -3,7 +3,7 @@
 //!
 //! Nothing is written here but what is learned of a base; whether its bytes are kept is the caller's to say.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -285,12 +285,18 @@ pub(super) fn facts(layers: &[Layer], store: &Store) -> Result<Vec<LayerFacts>> 
 /// An image that holds its own layout would change, and double, with every build.
 pub(super) fn refuse_own_store(asset: &Asset, entries: &[Entry], store: &Path) -> Result<()> {
     let Ok(store) = store.canonicalize() else { return Ok(()) };
-    let is_ours = |path: &Path| {
-        let above = path.ancestors().find(|above| above.file_name() == store.file_name());
+    let is_ours = |directory: &Path| {
+        let above = directory.ancestors().find(|above| above.file_name() == store.file_name());
         above.is_some_and(|above| above.canonicalize().is_ok_and(|above| above == store))
     };
-    let ours = entries.iter().find(|entry| matches!(&entry.content, Content::File(source) if is_ours(&source.path)));
-    if ours.is_none() {
+    let directories: HashSet<_> = entries
+        .iter()
+        .filter_map(|entry| match &entry.content {
+            Content::File(source) => source.path.parent().map(Path::as_os_str),
+            Content::Directory { .. } | Content::Symlink(_) => None,
+        })
+        .collect();
+    if !directories.into_iter().any(|directory| is_ours(Path::new(directory))) {
         return Ok(());
     }
     Err(Problem::usage(format!("asset `{}` holds `{}`, where images are built", asset.shown, store.display()))
