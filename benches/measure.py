@@ -32,6 +32,8 @@ class Run:
         if process.returncode != 0:
             sys.exit(f"`{' '.join(command)}` failed with {process.returncode}:\n{errors.decode(errors='replace')}")
         self.cpu = usage.ru_utime + usage.ru_stime
+        # Of a registry that it talked to: see `Registry.measured`.
+        self.registry_cpu = self.sent = None
         self.peak = usage.ru_maxrss * 1024
         self.written = usage.ru_oublock * 512
 
@@ -51,6 +53,7 @@ def compare(runs, limits):
     A ratio is that of runs beside each other, since the machine may have changed its speed between others.
     """
     rows, met = [], True
+    with_registry = any(run.registry_cpu is not None for run in runs["ours"])
     for name, some in runs.items():
         walls = [run.wall for run in some]
         ratio = statistics.median(ours.wall / run.wall for ours, run in zip(runs["ours"], some))
@@ -60,9 +63,19 @@ def compare(runs, limits):
             verdict = f"{'met' if ratio < limits[name] else 'MISSED'}: below {limits[name]:.3f}"
         rows.append([name, f"{median(some, 'wall'):.3f} ({min(walls):.3f} - {max(walls):.3f})",
                      f"{median(some, 'cpu'):.3f}", f"{max(run.peak for run in some) / MB:.0f}",
+                     f"{median(some, 'written') / MB:.1f}", *(of_registry(some) if with_registry else []),
                      "" if name == "ours" else f"{ratio:.3f}", verdict])
-    table(["", "wall s", "CPU s", "peak MB", "ours / this", ""], rows)
+    registry = ["sent MB", "registry CPU s", "its share"] if with_registry else []
+    table(["", "wall s", "CPU s", "peak MB", "written MB", *registry, "ours / this", ""], rows)
     return met
+
+
+def of_registry(runs):
+    """What went to and from the registry, the CPU time it took, and what part that is of all."""
+    if any(run.registry_cpu is None for run in runs):
+        return ["", "", ""]
+    share = statistics.median(run.registry_cpu / max(run.registry_cpu + run.cpu, 0.001) for run in runs)
+    return [f"{median(runs, 'sent') / MB:.1f}", f"{median(runs, 'registry_cpu'):.2f}", f"{share:.0%}"]
 
 
 def median(runs, field):

@@ -7,6 +7,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 from measure import MB, OURS, Run, check, compare, interleaved, median, remove, say, table, warm
 
@@ -33,6 +34,21 @@ class Registry:
             except urllib.error.URLError:
                 time.sleep(0.02)
 
+    def measured(self, work):
+        """Runs something against this registry, and adds to the run what it meant for the registry.
+
+        Bytes are those over the machine's loopback, which counts each once, whoever sends it: those of the registry's
+        answers, and of anybody else's doings, are among them.
+        """
+        cpu, sent = self.cpu(), loopback_bytes()
+        run = work()
+        run.registry_cpu, run.sent = self.cpu() - cpu, loopback_bytes() - sent
+        return run
+
+    def cpu(self):
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def __enter__(self):
         return self
 
@@ -40,6 +56,10 @@ class Registry:
         self.process.kill()
         self.process.wait()
         remove(self.storage)
+
+
+def loopback_bytes():
+    return int(Path("/sys/class/net/lo/statistics/tx_bytes").read_text())
 
 
 class Pushes:
@@ -65,28 +85,30 @@ class Pushes:
         check(["tar", "-cf", tar, "-C", binary.parent, "--transform", "s,^,var/task/,", "bootstrap"])
         return binary, tar
 
-    def push_ours(self, registry, *arguments):
+    def push_ours(self, registry, *arguments, cwd=None):
         command = [OURS, "push", "--quiet", "--repository", f"{registry.address}/bench", "--tag", "v1", *arguments]
-        return Run(command, cwd=self.project)
+        return registry.measured(lambda: Run(command, cwd=cwd or self.project))
 
     def push_crane(self, registry, tars):
         layers = [word for tar in tars for word in ("-f", tar)]
-        return Run(["crane", "append", "--insecure", *layers, "-t", f"{registry.address}/crane:v1"])
+        command = ["crane", "append", "--insecure", *layers, "-t", f"{registry.address}/crane:v1"]
+        return registry.measured(lambda: Run(command))
+
+    def in_empty_registry(self, work):
+        """Something done with a registry in which there is nothing, and with disks that have nothing to write."""
+        def run():
+            with Registry(self.work) as registry:
+                os.sync()
+                return work(registry)
+        return run
 
     def push(self):
         say("cold push, nothing built before: into an empty registry on this machine, interleaved")
         for path in [*self.files(), *self.tars()]:
             warm(path)
 
-        def fresh(work):
-            def run():
-                with Registry(self.work) as registry:
-                    os.sync()
-                    return work(registry)
-            return run
-
         def ours(registry):
-            remove(self.store)
+            self.forget()
             return self.push_ours(registry)
 
         def umoci(registry):
@@ -94,14 +116,15 @@ class Pushes:
             remove(layout)
             shutil.copytree(self.base, layout)
             script = 'umoci insert --image "$1:latest" "$2" /var/task && skopeo copy -q --dest-tls-verify=false "oci:$1:latest" "$3"'
-            return Run(["sh", "-c", script, "sh", layout, self.context() / "task", f"docker://{registry.address}/umoci:v1"])
+            command = ["sh", "-c", script, "sh", layout, self.context() / "task", f"docker://{registry.address}/umoci:v1"]
+            return registry.measured(lambda: Run(command))
 
-        peers = {"ours": fresh(ours)}
+        peers = {"ours": self.in_empty_registry(ours)}
         if shutil.which("crane"):
             _, binary = self.binary_tar()
-            peers["crane append"] = fresh(lambda registry: self.push_crane(registry, [*self.tars(), binary]))
+            peers["crane append"] = self.in_empty_registry(lambda registry: self.push_crane(registry, [*self.tars(), binary]))
         if shutil.which("umoci") and shutil.which("skopeo"):
-            peers["umoci + skopeo"] = fresh(umoci)
+            peers["umoci + skopeo"] = self.in_empty_registry(umoci)
         runs = interleaved(peers, self.count)
         met = compare(runs, {"crane append": 0.4})
         written = max(run.written for run in runs["ours"])
@@ -143,6 +166,7 @@ class Pushes:
         rows, met = [], True
         for threads in [2, 16]:
             remove(target / "lambda-image")
+            self.lock.unlink(missing_ok=True)
             with Registry(self.work) as registry:
                 os.sync()
                 # Without cargo, whose compiler would be the largest process.

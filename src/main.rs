@@ -104,7 +104,7 @@ async fn execute(command: Command, environment: &Environment, session: &Session)
             commands::update::run(request, session).await
         }
         Command::Outdated(typed) => {
-            let request = config::outdated_request(&typed, environment)?;
+            let request = config::outdated_request(&typed, environment, session)?;
             commands::outdated::run(request, session).await
         }
         Command::Init(typed) => commands::init::run(config::init_request(&typed, environment)?, session).await,

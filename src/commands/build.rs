@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::blocking;
 use super::draft::{self, BaseBytes, Draft, Drafting};
-use super::lock::{Locking, assets};
+use super::lock::{Locking, fetch};
 use super::login::Logins;
 use crate::aws;
 use crate::base::reference::BaseReference;
@@ -42,7 +42,7 @@ pub async fn run(request: BuildRequest, session: &Session) -> Result<()> {
     let drafting =
         Drafting { request: &request, base_bytes, locking: &locking, logins: &logins, store: &store, session };
     let drafts = drafting.drafts(binaries).await?;
-    assets::fetch(&request, &drafts, &logins, &store, session).await?;
+    fetch::blobs(&request, &drafts, &logins, &store, session).await?;
     let (drafts, layers) = make_layers(drafts, &request, &store, session).await?;
     let (drafts, layers, found) = {
         let (locking, session) = (Arc::clone(&locking), session.clone());

@@ -3,11 +3,11 @@
 //!
 //! Nothing is written here but what is learned of a base; whether its bytes are kept is the caller's to say.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::lock::assets::{Assets, Locked};
+use super::lock::assets::{Assets, Locked, Settling};
 use super::lock::{Locking, base_key, describe_base};
 use super::login::Logins;
 use super::{blocking, judge};
@@ -161,7 +161,8 @@ async fn draft(
         }
         let packs = std::mem::take(&mut assets.packs);
         let specs = plan::plan(packs, &tree, base_layers.len())?;
-        let (specs, locked) = locking.settle(specs, &assets, image.compression_level, &session)?;
+        let on = Settling { tree: &tree, base_layers: base_layers.len(), level: image.compression_level };
+        let (specs, locked) = locking.settle(specs, &assets, &on, &session)?;
         if checks == Checks::Refuse {
             refuse_too_large(&base_layers, &specs, &store)?;
         }
@@ -222,6 +223,7 @@ async fn ground(
     if let (Some(locked), BaseBytes::Left, false) = (locked, base_bytes, request.no_cache)
         && locked.usual
         && assets.packs.iter().flat_map(|pack| &pack.entries).all(|entry| is_lambdas_own(&entry.path))
+        && assets.absent_places().all(is_lambdas_own)
         && let Some(layers) = base.layers_of_sizes(&locked.uncompressed_sizes, store)
     {
         return Ok(Ground { layers, locked: locked.clone(), tree: Tree::default() });
@@ -241,7 +243,7 @@ async fn ground(
     .await
 }
 
-/// Refuses what is over Lambda's limit. Only then the records are asked for the base's largest files.
+/// Refuses what is over Lambda's limit. Only then the largest files are looked for.
 fn refuse_too_large(base_layers: &[Layer], specs: &[LayerSpec], store: &Store) -> Result<()> {
     let sizes = |with_files: bool| -> Vec<_> {
         let of_base = |layer: &Layer| {
@@ -250,16 +252,17 @@ fn refuse_too_large(base_layers: &[Layer], specs: &[LayerSpec], store: &Store) -
             let facts = facts.unwrap_or_default();
             LayerSize { uncompressed_size: layer.uncompressed_size, ..LayerSize::of("base", &facts) }
         };
-        base_layers.iter().map(of_base).chain(specs.iter().map(size_of)).collect()
+        base_layers.iter().map(of_base).chain(specs.iter().map(|spec| size_of(spec, with_files))).collect()
     };
     if limits::total(&sizes(false)).is_ok() { Ok(()) } else { limits::total(&sizes(true)) }
 }
 
 /// The size of a layer to be made, known from its headers.
-fn size_of(spec: &LayerSpec) -> LayerSize {
+fn size_of(spec: &LayerSpec, with_files: bool) -> LayerSize {
+    let entries = if with_files { &spec.entries[..] } else { &[] };
     let facts = LayerFacts {
         uncompressed_size: spec.tar_size(),
-        entries: spec.entries.iter().map(Entry::facts).collect(),
+        entries: entries.iter().map(Entry::facts).collect(),
         ..LayerFacts::default()
     };
     LayerSize::of(&spec.name, &facts)
@@ -282,12 +285,18 @@ pub(super) fn facts(layers: &[Layer], store: &Store) -> Result<Vec<LayerFacts>> 
 /// An image that holds its own layout would change, and double, with every build.
 pub(super) fn refuse_own_store(asset: &Asset, entries: &[Entry], store: &Path) -> Result<()> {
     let Ok(store) = store.canonicalize() else { return Ok(()) };
-    let is_ours = |path: &Path| {
-        let above = path.ancestors().find(|above| above.file_name() == store.file_name());
+    let is_ours = |directory: &Path| {
+        let above = directory.ancestors().find(|above| above.file_name() == store.file_name());
         above.is_some_and(|above| above.canonicalize().is_ok_and(|above| above == store))
     };
-    let ours = entries.iter().find(|entry| matches!(&entry.content, Content::File(source) if is_ours(&source.path)));
-    if ours.is_none() {
+    let directories: HashSet<_> = entries
+        .iter()
+        .filter_map(|entry| match &entry.content {
+            Content::File(source) => source.path.parent().map(Path::as_os_str),
+            Content::Directory { .. } | Content::Symlink(_) => None,
+        })
+        .collect();
+    if !directories.into_iter().any(|directory| is_ours(Path::new(directory))) {
         return Ok(());
     }
     Err(Problem::usage(format!("asset `{}` holds `{}`, where images are built", asset.shown, store.display()))
@@ -298,7 +307,7 @@ fn binary_pack(image: &ImageRequest, binary: &Path, place: &str) -> Result<Pack>
     let metadata = std::fs::metadata(binary).or_failed(|| format!("could not stat binary `{}`", binary.display()))?;
     let source = Source { path: binary.to_owned(), follow: true, executable: true, stat: Stat::of(&metadata) };
     let entry = Entry { path: place.trim_start_matches('/').into(), content: Content::File(source) };
-    Ok(Pack { name: image.bin.clone(), origin: Origin::Binary, entries: vec![entry] })
+    Ok(Pack { name: image.bin.clone(), origin: Origin::Binary, entries: vec![entry], told_layers: 0 })
 }
 
 impl Draft {

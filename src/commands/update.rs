@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::blocking;
 use super::draft::facts;
-use super::lock::{Locking, Used, base_key, describe_base};
+use super::lock::assets::Settling;
+use super::lock::{Locking, Used, base_key, describe_base, told};
 use super::login::Logins;
 use crate::aws;
 use crate::base::{self, BaseRequest};
@@ -15,9 +16,9 @@ use crate::event::{Event, Session};
 use crate::layer::Pipeline;
 use crate::layer::gzip::FORMAT_VERSION;
 use crate::layer::make::Reuse;
-use crate::layer::plan;
+use crate::layer::plan::{self, LayerSpec};
 use crate::layer::tree::Tree;
-use crate::lock::change::changes;
+use crate::lock::change::{Change, changes};
 use crate::lock::{BaseKey, Findings, LayerKey, LockedBase, LockedLayer};
 use crate::platform::Architecture;
 use crate::problem::{Problem, Result};
@@ -51,11 +52,12 @@ pub async fn run(request: UpdateRequest, session: &Session) -> Result<()> {
     if wants_bases {
         found.bases = updating.bases().await?;
     }
-    found.layers = updating.layers(&renewed, &found.bases).await?;
+    let Renewal { layers, unmade } = updating.layers(&renewed, &found.bases).await?;
+    found.layers = layers;
     let Updating { locking, store, .. } = updating;
     if dry_run {
-        let changes: Vec<_> =
-            changes(&locking.lock, &locking.lock.after(&found)).iter().map(ToString::to_string).collect();
+        let known = changes(&locking.lock, &locking.lock.after(&found));
+        let changes: Vec<_> = known.iter().chain(&unmade).map(ToString::to_string).collect();
         session.emit(&Event::Locked { path: &locking.request.path, changes: &changes, dry_run });
         return Ok(());
     }
@@ -124,17 +126,15 @@ impl Updating<'_> {
     }
 
     /// The layers that are to be made anew, made.
-    async fn layers(
-        &self,
-        renewed: &Renewed,
-        bases: &BTreeMap<BaseKey, LockedBase>,
-    ) -> Result<BTreeMap<LayerKey, LockedLayer>> {
+    async fn layers(&self, renewed: &Renewed, bases: &BTreeMap<BaseKey, LockedBase>) -> Result<Renewal> {
+        let (mut found, mut met) = (Renewal::default(), BTreeSet::new());
         if !self.may_renew(renewed) {
-            return Ok(BTreeMap::new());
+            return Ok(found);
         }
-        let (mut found, mut met) = (BTreeMap::new(), BTreeSet::new());
         for image in &self.request.images {
-            found.extend(self.layers_of(image, renewed, bases, &mut met).await?);
+            let Renewal { layers, unmade } = self.layers_of(image, renewed, bases, &mut met).await?;
+            found.layers.extend(layers);
+            found.unmade.extend(unmade.into_iter().filter(|change| !found.unmade.contains(change)).collect::<Vec<_>>());
         }
         let Renewed::Only { destinations, .. } = renewed else { return Ok(found) };
         match destinations.iter().find(|wanted| !met.iter().any(|key: &LayerKey| goes_to(key, wanted))) {
@@ -162,7 +162,7 @@ impl Updating<'_> {
         renewed: &Renewed,
         bases: &BTreeMap<BaseKey, LockedBase>,
         met: &mut BTreeSet<LayerKey>,
-    ) -> Result<BTreeMap<LayerKey, LockedLayer>> {
+    ) -> Result<Renewal> {
         let architectures = self.locked_architectures(image);
         let architecture = image.architecture.or_else(|| architectures.first().copied()).unwrap_or(Architecture::Amd64);
         let key = base_key(&image.base, &image.base_directory, architecture);
@@ -185,7 +185,8 @@ impl Updating<'_> {
             let mut assets = locking.assets(&image, &place)?;
             let tree = Tree::merge(&facts(&base_layers, &store)?);
             let specs = plan::plan(std::mem::take(&mut assets.packs), &tree, base_layers.len())?;
-            let (specs, locked) = locking.settle(specs, &assets, image.compression_level, &session)?;
+            let on = Settling { tree: &tree, base_layers: base_layers.len(), level: image.compression_level };
+            let (specs, locked) = locking.settle(specs, &assets, &on, &session)?;
             let layers = specs.into_iter().zip(locked);
             let layers = layers.filter_map(|(spec, locked)| Some((spec, (locked.key?, locked.part))));
             let layers: Vec<_> = layers.collect();
@@ -197,16 +198,16 @@ impl Updating<'_> {
             let (specs, meant): (Vec<_>, Vec<_>) =
                 layers.into_iter().filter(|(spec, (key, _))| spec.told.is_none() && is_meant(key)).unzip();
             if dry_run {
-                let meant = meant.into_iter().map(|(key, _)| key).collect();
-                return Ok((would_change(&locking, meant), keys));
+                let meant: Vec<_> = meant.into_iter().map(|(key, _)| key).zip(&specs).collect();
+                return Ok((would_change(&locking, meant, &pipeline, &store, &session)?, keys));
             }
             let made = pipeline.make(&specs, &store, &session, Reuse::Nothing)?;
-            let mut found = BTreeMap::new();
+            let mut found = Renewal::default();
             for (((key, part), spec), layer) in meant.into_iter().zip(&specs).zip(&made) {
                 let part = part.as_deref();
                 let mut entry = locking.found(&Used { key: &key, spec, part, layer }, &session)?;
                 entry.format = FORMAT_VERSION;
-                found.insert(key, entry);
+                found.layers.insert(key, entry);
             }
             Ok((found, keys))
         })
@@ -216,13 +217,39 @@ impl Updating<'_> {
     }
 }
 
-/// The entries as a dry run tells them: what another version made would get this one's format.
-fn would_change(locking: &Locking, keys: Vec<LayerKey>) -> BTreeMap<LayerKey, LockedLayer> {
-    let renewed = |key: LayerKey| {
-        let entry = locking.lock.layers.get(&key)?;
-        Some((key, LockedLayer { format: FORMAT_VERSION, ..entry.clone() }))
-    };
-    keys.into_iter().filter_map(renewed).collect()
+/// Layers that are made anew.
+#[derive(Default)]
+struct Renewal {
+    layers: BTreeMap<LayerKey, LockedLayer>,
+    /// What would become of those that were not made, since nothing was to be changed.
+    unmade: Vec<Change>,
+}
+
+/// The layers as a dry run tells them: hashed, where that can tell whether they are what is locked, and not compressed.
+fn would_change(
+    locking: &Locking,
+    meant: Vec<(LayerKey, &LayerSpec)>,
+    pipeline: &Pipeline,
+    store: &Store,
+    session: &Session,
+) -> Result<Renewal> {
+    let mut found = Renewal::default();
+    for (key, spec) in meant {
+        let entry = format!("layer `{}`", key.destination);
+        let Some(locked) = locking.lock.layers.get(&key) else {
+            found.unmade.push(Change { entry, what: "is added".to_owned() });
+            continue;
+        };
+        pipeline.learn(spec, &told(locked), store)?;
+        let same = pipeline.recall(spec, store, session)?.is_some_and(|layer| layer.diff_id == locked.diff_id);
+        if same {
+            // What another version made would get this one's format.
+            found.layers.insert(key, LockedLayer { format: FORMAT_VERSION, ..locked.clone() });
+        } else {
+            found.unmade.push(Change { entry, what: "its content changed".to_owned() });
+        }
+    }
+    Ok(found)
 }
 
 /// Whether a layer goes to, or below, what was asked for, or is a part of an asset that does.

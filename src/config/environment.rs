@@ -11,13 +11,11 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Args, Command, FromArgMatches};
 
-use crate::cli::{
-    BuildArgs, CheckArgs, CompileArgs, DestinationArgs, FunctionArgs, ImageArgs, ManifestArgs, PushArgs, SelectionArgs,
-    TalkArgs, VerifyArgs,
-};
+use crate::cli::{BuildArgs, DestinationArgs, ImageArgs, OutdatedArgs, PushArgs, TalkArgs, UpdateArgs, VerifyArgs};
 use crate::event::Session;
 use crate::problem::{IoContext, Problem, Result};
 
+use super::merge::{merge, merge_destination, merge_functions, merge_manifest, merge_talk};
 use super::suggest;
 
 /// What every variable that stands for a flag begins with.
@@ -110,14 +108,50 @@ pub(super) fn verify_over_environment(
     session: &Session,
 ) -> Result<VerifyArgs> {
     warn_of_unknown(environment, session);
-    let mut build = asked::<BuildArgs>(environment)?;
+    let VerifyArgs { mut build, image: _, explain } = asked::<VerifyArgs>(environment)?;
     if typed.image.is_some() {
         build = without_making(build);
     }
     build.image.output = None;
     // Whoever asks for a report wants one.
     build.check.no_verify = false;
-    Ok(VerifyArgs { build: merge(typed.build.clone(), build), ..typed.clone() })
+    // Who names an image wants that one judged.
+    let explain = explain.filter(|_| typed.image.is_none());
+    Ok(VerifyArgs {
+        build: merge(typed.build.clone(), build),
+        image: typed.image.clone(),
+        explain: typed.explain.clone().or(explain),
+    })
+}
+
+/// What the environment asks of `update`, and then what was typed over it.
+pub(super) fn update_over_environment(
+    typed: &UpdateArgs,
+    environment: &Environment,
+    session: &Session,
+) -> Result<UpdateArgs> {
+    warn_of_unknown(environment, session);
+    let UpdateArgs { build, what: _, dry_run } = asked::<UpdateArgs>(environment)?;
+    Ok(UpdateArgs {
+        build: merge(typed.build.clone(), build),
+        what: typed.what.clone(),
+        dry_run: typed.dry_run || dry_run,
+    })
+}
+
+/// What the environment asks of `outdated`, and then what was typed over it.
+pub(super) fn outdated_over_environment(
+    typed: &OutdatedArgs,
+    environment: &Environment,
+    session: &Session,
+) -> Result<OutdatedArgs> {
+    warn_of_unknown(environment, session);
+    let OutdatedArgs { talk, target_dir, manifest } = asked::<OutdatedArgs>(environment)?;
+    Ok(OutdatedArgs {
+        talk: merge_talk(typed.talk.clone(), talk),
+        target_dir: typed.target_dir.clone().or(target_dir),
+        manifest: merge_manifest(typed.manifest.clone(), manifest),
+    })
 }
 
 /// What an image is made of is not asked of one that is there; what it is judged by is.
@@ -220,7 +254,10 @@ fn variable_named(shown: &str) -> Option<String> {
 }
 
 fn warn_of_unknown(environment: &Environment, session: &Session) {
-    let mut known: Vec<String> = command::<PushArgs>().get_arguments().filter_map(variable_of).collect();
+    let of_verify = command::<VerifyArgs>();
+    // `push` knows all other flags, the few of `update` among them.
+    let mut known: Vec<String> =
+        command::<PushArgs>().get_arguments().chain(of_verify.get_arguments()).filter_map(variable_of).collect();
     known.extend(LATER.iter().map(|name| format!("{PREFIX}{name}")));
     for name in environment.variables.keys().filter_map(|name| name.to_str()) {
         if name.starts_with(PREFIX) && !known.iter().any(|known| known == name) {
@@ -228,183 +265,6 @@ fn warn_of_unknown(environment: &Environment, session: &Session) {
             session.warn(&format!("unused environment variable {name}"), help.as_deref());
         }
     }
-}
-
-/// `typed` over `asked`. Where flags exclude each other, one that was typed also removes what the environment says of
-/// the others. The patterns are exhaustive, so that no flag is forgotten.
-fn merge(typed: BuildArgs, asked: BuildArgs) -> BuildArgs {
-    let BuildArgs { selection, compile, image, check, manifest, talk } = asked;
-    BuildArgs {
-        selection: merge_selection(typed.selection, selection),
-        compile: merge_compile(typed.compile, compile),
-        image: merge_image(typed.image, image),
-        check: merge_check(typed.check, check),
-        manifest: merge_manifest(typed.manifest, manifest),
-        talk: merge_talk(typed.talk, talk),
-    }
-}
-
-fn merge_selection(typed: SelectionArgs, asked: SelectionArgs) -> SelectionArgs {
-    let SelectionArgs { package, workspace, bin, binary_path, no_binary, name } = asked;
-    let says_source = typed.no_binary || typed.binary_path.is_some();
-    SelectionArgs {
-        // `--workspace` outranks `-p` in cargo, so one that was typed must not be outranked by a variable.
-        workspace: typed.workspace || (workspace && typed.package.is_empty()),
-        package: first(typed.package, package),
-        bin: if typed.no_binary { Vec::new() } else { first(typed.bin, bin) },
-        binary_path: typed.binary_path.or(if says_source { None } else { binary_path }),
-        no_binary: typed.no_binary || (no_binary && !says_source),
-        name: typed.name.or(name),
-    }
-}
-
-fn merge_compile(typed: CompileArgs, asked: CompileArgs) -> CompileArgs {
-    let CompileArgs {
-        features,
-        all_features,
-        no_default_features,
-        release,
-        dev,
-        profile,
-        arm64,
-        x86_64,
-        target,
-        target_dir,
-        cargo_build,
-        jobs,
-    } = asked;
-    let says_profile = typed.release || typed.dev || typed.profile.is_some();
-    let says_target = typed.arm64 || typed.x86_64 || typed.target.is_some();
-    CompileArgs {
-        features: first(typed.features, features),
-        all_features: typed.all_features || all_features,
-        no_default_features: typed.no_default_features || no_default_features,
-        release: typed.release || (release && !says_profile),
-        dev: typed.dev || (dev && !says_profile),
-        profile: typed.profile.or(if says_profile { None } else { profile }),
-        arm64: typed.arm64 || (arm64 && !says_target),
-        x86_64: typed.x86_64 || (x86_64 && !says_target),
-        target: typed.target.or(if says_target { None } else { target }),
-        target_dir: typed.target_dir.or(target_dir),
-        cargo_build: typed.cargo_build.or(cargo_build),
-        jobs: typed.jobs.or(jobs),
-    }
-}
-
-fn merge_image(typed: ImageArgs, asked: ImageArgs) -> ImageArgs {
-    let ImageArgs {
-        base,
-        asset,
-        no_assets,
-        handler,
-        mut env,
-        entrypoint,
-        working_directory,
-        compression_level,
-        format,
-        allow_secrets,
-        assets_from_lock,
-        output,
-        no_cache,
-    } = asked;
-    // The last of one key counts.
-    env.extend(typed.env);
-    ImageArgs {
-        base: typed.base.or(base),
-        asset: first(typed.asset, asset),
-        no_assets: typed.no_assets || no_assets,
-        handler: typed.handler.or(handler),
-        env,
-        entrypoint: typed.entrypoint.or(entrypoint),
-        working_directory: typed.working_directory.or(working_directory),
-        compression_level: typed.compression_level.or(compression_level),
-        format: typed.format.or(format),
-        allow_secrets: first(typed.allow_secrets, allow_secrets),
-        assets_from_lock: typed.assets_from_lock || assets_from_lock,
-        output: typed.output.or(output),
-        no_cache: typed.no_cache || no_cache,
-    }
-}
-
-fn merge_check(typed: CheckArgs, asked: CheckArgs) -> CheckArgs {
-    let CheckArgs { deny, allow, max_size, no_verify } = asked;
-    CheckArgs {
-        deny: first(typed.deny, deny),
-        allow: first(typed.allow, allow),
-        max_size: typed.max_size.or(max_size),
-        no_verify: typed.no_verify || no_verify,
-    }
-}
-
-fn merge_manifest(typed: ManifestArgs, asked: ManifestArgs) -> ManifestArgs {
-    let ManifestArgs { manifest_path, locked, offline, frozen, config } = asked;
-    ManifestArgs {
-        manifest_path: typed.manifest_path.or(manifest_path),
-        locked: typed.locked || locked,
-        offline: typed.offline || offline,
-        frozen: typed.frozen || frozen,
-        config: first(typed.config, config),
-    }
-}
-
-fn merge_talk(typed: TalkArgs, asked: TalkArgs) -> TalkArgs {
-    let TalkArgs { verbose, quiet, color, message_format } = asked;
-    let says_loudness = typed.quiet || typed.verbose > 0;
-    TalkArgs {
-        verbose: if says_loudness { typed.verbose } else { verbose },
-        quiet: if says_loudness { typed.quiet } else { quiet },
-        color: typed.color.or(color),
-        message_format: typed.message_format.or(message_format),
-    }
-}
-
-fn merge_destination(typed: DestinationArgs, asked: DestinationArgs) -> DestinationArgs {
-    let DestinationArgs {
-        repository,
-        create_repository,
-        tag,
-        no_digest_tag,
-        image,
-        dry_run,
-        insecure,
-        region,
-        aws_profile,
-        endpoint_url,
-    } = asked;
-    DestinationArgs {
-        repository: typed.repository.or(repository),
-        create_repository: typed.create_repository || create_repository,
-        tag: first(typed.tag, tag),
-        no_digest_tag: typed.no_digest_tag || no_digest_tag,
-        image: typed.image.or(image),
-        dry_run: typed.dry_run || dry_run,
-        insecure: typed.insecure || insecure,
-        region: typed.region.or(region),
-        aws_profile: typed.aws_profile.or(aws_profile),
-        endpoint_url: typed.endpoint_url.or(endpoint_url),
-    }
-}
-
-fn merge_functions(typed: FunctionArgs, asked: FunctionArgs) -> FunctionArgs {
-    let FunctionArgs { function, no_function, create_function, role, memory, timeout, publish, alias, wait } = asked;
-    let names_some = !typed.function.is_empty() || typed.create_function || typed.publish || typed.alias.is_some();
-    let unless_none = |set: bool| set && !typed.no_function;
-    FunctionArgs {
-        create_function: typed.create_function || unless_none(create_function),
-        publish: typed.publish || unless_none(publish),
-        alias: typed.alias.or(if typed.no_function { None } else { alias }),
-        function: if typed.no_function { Vec::new() } else { first(typed.function, function) },
-        no_function: typed.no_function || (no_function && !names_some),
-        role: typed.role.or(role),
-        memory: typed.memory.or(memory),
-        timeout: typed.timeout.or(timeout),
-        wait: typed.wait.or(wait),
-    }
-}
-
-/// Lists replace each other.
-fn first<T>(typed: Vec<T>, asked: Vec<T>) -> Vec<T> {
-    if typed.is_empty() { asked } else { typed }
 }
 
 /// The talk flags, typed over those of the environment.

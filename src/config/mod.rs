@@ -8,6 +8,7 @@ mod destination;
 mod environment;
 mod functions;
 mod init;
+mod merge;
 mod metadata;
 mod project;
 mod push;
@@ -169,9 +170,14 @@ const LAST_EPOCH: u64 = 253_402_300_799;
 /// Class usage for anything that is not there, malformed or contradictory; cargo's class when it cannot read the project.
 pub fn build_request(typed: &BuildArgs, environment: &Environment, session: &Session) -> Result<BuildRequest> {
     let args = environment::over_environment(typed, environment, session)?;
-    let project = project::find(&args, environment, session)?;
-    let blobs = push::sources(&project.selected, &args, environment)?;
-    Ok(BuildRequest { blobs, ..settle(project, &args, environment)? })
+    merged_request(&args, environment, session)
+}
+
+/// What flags ask for that are merged with the environment's.
+fn merged_request(args: &BuildArgs, environment: &Environment, session: &Session) -> Result<BuildRequest> {
+    let project = project::find(args, environment, session)?;
+    let blobs = push::sources(&project.selected, args, environment)?;
+    Ok(BuildRequest { blobs, ..settle(project, args, environment)? })
 }
 
 fn settle(project: project::Project, args: &BuildArgs, environment: &Environment) -> Result<BuildRequest> {

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::environment::Environment;
-use super::{BuildRequest, build_request, project};
+use super::environment::{Environment, outdated_over_environment, update_over_environment};
+use super::{BuildRequest, merged_request, project};
 use crate::cli::{OutdatedArgs, UpdateArgs};
 use crate::event::Session;
 use crate::lock::FILE_NAME;
@@ -48,21 +48,21 @@ pub struct OutdatedRequest {
 /// # Errors
 /// As those of `build`; `--locked` and `--offline`, with which there is nothing to do.
 pub fn update_request(typed: &UpdateArgs, environment: &Environment, session: &Session) -> Result<UpdateRequest> {
-    let mut args = typed.build.clone();
-    let selection = &mut args.selection;
+    let mut args = update_over_environment(typed, environment, session)?;
+    let selection = &mut args.build.selection;
     let says_what = selection.no_binary || selection.binary_path.is_some();
-    if !project::has_manifest(&args.manifest, &environment.directory) {
+    if !project::has_manifest(&args.build.manifest, &environment.directory) {
         selection.no_binary |= !says_what;
     } else if !says_what && selection.package.is_empty() && selection.bin.is_empty() {
         // As `cargo update`: the lock is the workspace's.
         selection.workspace = true;
     }
-    let build = build_request(&args, environment, session)?;
+    let build = merged_request(&args.build, environment, session)?;
     if build.lock.locked || build.offline {
         let flag = if build.lock.locked { "--locked" } else { "--offline" };
         return Err(Problem::usage(format!("`{flag}` forbids what `update` is for")).help("leave it out"));
     }
-    Ok(UpdateRequest { build, renewed: renewed(&typed.what), dry_run: typed.dry_run })
+    Ok(UpdateRequest { build, renewed: renewed(&args.what), dry_run: args.dry_run })
 }
 
 fn renewed(what: &[String]) -> Renewed {
@@ -81,11 +81,12 @@ fn renewed(what: &[String]) -> Renewed {
 ///
 /// # Errors
 /// Cargo's, when it cannot read the project; `--offline`, with which nothing can be found out.
-pub fn outdated_request(typed: &OutdatedArgs, environment: &Environment) -> Result<OutdatedRequest> {
-    if typed.manifest.offline || typed.manifest.frozen {
+pub fn outdated_request(typed: &OutdatedArgs, environment: &Environment, session: &Session) -> Result<OutdatedRequest> {
+    let args = outdated_over_environment(typed, environment, session)?;
+    if args.manifest.offline || args.manifest.frozen {
         return Err(Problem::usage("`--offline` forbids what `outdated` is for").help("leave it out"));
     }
-    let location = project::locate(&typed.manifest, typed.target_dir.as_deref(), environment)?;
+    let location = project::locate(&args.manifest, args.target_dir.as_deref(), environment)?;
     let store = location.target_directory.join("lambda-image");
     Ok(OutdatedRequest { store, lock: location.root.join(FILE_NAME) })
 }

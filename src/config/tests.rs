@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use clap::Parser;
 
 use super::*;
-use crate::cli::{Cli, Command, PushArgs};
+use crate::cli::{Cli, Command, OutdatedArgs, PushArgs, UpdateArgs, VerifyArgs};
 use crate::event::{Event, Reporter};
 use crate::problem::Exit;
 
@@ -115,6 +115,46 @@ fn every_flag_has_a_variable_that_means_the_same() {
     }
     let count = <BuildArgs as clap::Args>::augment_args(clap::Command::new("build")).get_arguments().count();
     assert_eq!(count, all.len(), "a flag is not in the table");
+}
+
+#[test]
+fn flags_of_the_other_commands_have_variables_too() {
+    fn own<A: clap::Args>() -> Vec<String> {
+        let names = |command: clap::Command| -> Vec<String> {
+            command.get_arguments().filter_map(|flag| flag.get_long().map(str::to_owned)).collect()
+        };
+        let of_build = names(<BuildArgs as clap::Args>::augment_args(clap::Command::new("build")));
+        names(A::augment_args(clap::Command::new("x"))).into_iter().filter(|name| !of_build.contains(name)).collect()
+    }
+    let set = |name: &str, value: &str| environment(&[(&format!("CARGO_LAMBDA_IMAGE_{name}"), value)]);
+    let silent = Session::silent();
+    let update = |name, value| environment::update_over_environment(&UpdateArgs::default(), &set(name, value), &silent);
+    assert!(update("DRY_RUN", "true").expect("right").dry_run);
+    assert!(!update("DRY_RUN", "0").expect("right").dry_run);
+    assert_eq!(update("BASE", "scratch").expect("right").build, typed(&["--base", "scratch"]));
+    let problem = update("DRY_RUN", "perhaps").expect_err("it is wrong");
+    assert!(problem.message().contains("CARGO_LAMBDA_IMAGE_DRY_RUN"), "{problem}");
+    assert_eq!(own::<UpdateArgs>(), ["dry-run"], "a flag is not tested");
+
+    let outdated =
+        |name, value| environment::outdated_over_environment(&OutdatedArgs::default(), &set(name, value), &silent);
+    assert_eq!(outdated("TARGET_DIR", "t").expect("right").target_dir, Some("t".into()));
+    assert_eq!(outdated("MANIFEST_PATH", "m").expect("right").manifest.manifest_path, Some("m".into()));
+    assert!(outdated("OFFLINE", "true").expect("right").manifest.offline);
+    assert!(outdated("QUIET", "true").expect("right").talk.quiet);
+    assert_eq!(own::<OutdatedArgs>(), Vec::<String>::new(), "a flag is not tested");
+
+    let verify = |typed: VerifyArgs| environment::verify_over_environment(&typed, &set("EXPLAIN", "L058"), &silent);
+    let explain = |code: &str| Some(code.to_owned());
+    let (nothing, image) = (VerifyArgs::default(), Some("oci:x".to_owned()));
+    for (typed, expected) in [
+        (nothing.clone(), explain("L058")),
+        (VerifyArgs { explain: explain("all"), ..nothing.clone() }, explain("all")),
+        (VerifyArgs { image, ..nothing }, None),
+    ] {
+        assert_eq!(verify(typed).expect("right").explain, expected);
+    }
+    assert_eq!(own::<VerifyArgs>(), ["explain"], "a flag is not tested");
 }
 
 /// The flags of a `push` command line.

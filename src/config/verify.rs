@@ -43,14 +43,14 @@ pub struct InspectedRequest {
 /// # Errors
 /// As [`super::build_request`].
 pub fn verify_request(typed: &VerifyArgs, environment: &Environment, session: &Session) -> Result<VerifyRequest> {
-    if let Some(code) = &typed.explain {
-        return Ok(VerifyRequest::Explain(code.clone()));
-    }
     if typed.build.check.no_verify || typed.build.image.output.is_some() {
         let flag = if typed.build.check.no_verify { "--no-verify" } else { "--output" };
         return Err(Problem::usage(format!("`{flag}` is not for `verify`")).help("it is a flag of `build`"));
     }
     let args = verify_over_environment(typed, environment, session)?;
+    if let Some(code) = args.explain {
+        return Ok(VerifyRequest::Explain(code));
+    }
     let build = &args.build;
     let Some(reference) = args.image else {
         let project = project::find(build, environment, session)?;

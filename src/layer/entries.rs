@@ -199,6 +199,11 @@ mod tests {
         for (listed_at, fresh) in [(5, true), (6, true), (8, true), (9, false), (100, false)] {
             assert_eq!(too_fresh(&[file("a", 6)], listed_at), fresh, "listed at {listed_at}");
         }
+        let mut touched = file("a", 6);
+        if let Content::File(source) = &mut touched.content {
+            source.stat.modified = (4000, 0);
+        }
+        assert!(too_fresh(&[touched], 100), "either time counts");
     }
 
     #[test]

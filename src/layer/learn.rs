@@ -1,13 +1,18 @@
 //! What another machine found out about a layer, from the lock: recorded as if it had been found out here, so that the
-//! steps which skip work need not know where their knowledge comes from.
+//! steps which skip work need not know where their knowledge comes from. A blob in the store is looked into before it is
+//! believed to be what was told: a lock that went wrong must not outlive its mending.
 //!
 //! Where a layer's files are not here it is all that is known, and the layer is there only if its blob is.
 
+use std::io::{self, BufReader, Read as _};
+
+use super::facts::LayerFacts;
+use super::gunzip::Members;
 use super::make::{BlobRecord, TarRecord, last_key, layer};
 use super::plan::{LayerSpec, Told};
 use super::{Layer, Pipeline};
-use crate::oci::{Descriptor, media_type};
-use crate::problem::{Problem, Result};
+use crate::oci::{Descriptor, DiffId, HashingWriter, media_type};
+use crate::problem::{IoContext as _, Problem, Result};
 use crate::store::{Kind, Store};
 
 impl Told {
@@ -36,10 +41,12 @@ impl Pipeline {
         if records.get::<TarRecord>(Kind::Fingerprint, &last).as_ref() != Some(&tar) {
             records.put(Kind::Fingerprint, &last, &tar)?;
         }
-        let (blob, key) = (BlobRecord { digest, size, uncompressed_size }, self.blob_key(diff_id));
+        let (blob, key) = (BlobRecord { digest, size, uncompressed_size, told: true }, self.blob_key(diff_id));
         let is_better = match records.get::<BlobRecord>(Kind::Layer, &key) {
             None => true,
-            Some(own) if own == blob => false,
+            Some(own) if (own.digest, own.size) == (digest, size) => false,
+            // What was said before counts no more than what is said now.
+            Some(own) if own.told => true,
             Some(own) => {
                 store.contains(&told.descriptor()) || !store.contains(&made(spec, &own, tar, store).descriptor)
             }
@@ -51,6 +58,56 @@ impl Pipeline {
     }
 }
 
+impl Pipeline {
+    /// The layer that the lock tells of, if its bytes are in the store.
+    pub(super) fn told_in_store(&self, spec: &LayerSpec, told: &Told, store: &Store) -> Result<Layer> {
+        let Told { diff_id, digest, size, uncompressed_size } = *told;
+        let layer = told_layer(spec, told, store);
+        if !store.contains(&layer.descriptor) {
+            let message = format!("layer `{}` ({digest}) is not in the store, and its files are not here", spec.name);
+            return Err(Problem::failed(message).help("run the command again, which fetches it"));
+        }
+        let known = store.records().get::<BlobRecord>(Kind::Layer, &self.blob_key(diff_id));
+        let claim = BlobRecord { digest, size, uncompressed_size, told: true };
+        if self.is_known(diff_id, &known.filter(|known| known.digest == digest).unwrap_or(claim), store) {
+            return Ok(layer);
+        }
+        let message = format!("blob {digest} is not the layer `{}` that the lock says it is", spec.name);
+        Err(Problem::failed(message).help("take back what changed the lock, or build once where the files are"))
+    }
+
+    /// Whether a blob that is in the store is the layer of this tar: known from making it or from pulling it, or looked
+    /// into now, once.
+    pub(super) fn is_known(&self, diff_id: DiffId, blob: &BlobRecord, store: &Store) -> bool {
+        if !blob.told {
+            return true;
+        }
+        let pulled = || {
+            let facts = store.records().get::<LayerFacts>(Kind::Facts, &diff_id.to_string());
+            facts.and_then(|facts| facts.gzip).is_some_and(|(digest, _)| digest == blob.digest)
+        };
+        if !pulled() && tar_of(blob, store).ok() != Some(diff_id) {
+            return false;
+        }
+        // Without the record it is looked into again.
+        let _ = store.records().put(Kind::Layer, &self.blob_key(diff_id), &BlobRecord { told: false, ..blob.clone() });
+        true
+    }
+}
+
+/// The digest of what a blob decompresses to.
+fn tar_of(blob: &BlobRecord, store: &Store) -> Result<DiffId> {
+    let failed = || format!("could not read blob {}", blob.digest);
+    let descriptor =
+        Descriptor { media_type: media_type::OCI_LAYER_GZIP.to_owned(), digest: blob.digest, size: blob.size };
+    let file = BufReader::with_capacity(1 << 20, store.open_blob(&descriptor)?);
+    // A lie about its size must not cost more than the truth would have.
+    let mut tar = Members::new(file).take(blob.uncompressed_size + 1);
+    let mut hasher = HashingWriter::new(io::sink());
+    io::copy(&mut tar, &mut hasher).or_failed(failed)?;
+    Ok(DiffId(hasher.finish().1))
+}
+
 fn made(spec: &LayerSpec, blob: &BlobRecord, tar: TarRecord, store: &Store) -> Layer {
     layer(spec.name.clone(), spec.origin, store, tar.diff_id, blob, true)
 }
@@ -58,17 +115,8 @@ fn made(spec: &LayerSpec, blob: &BlobRecord, tar: TarRecord, store: &Store) -> L
 /// The layer that the lock tells of, wherever its bytes are.
 pub(super) fn told_layer(spec: &LayerSpec, told: &Told, store: &Store) -> Layer {
     let Told { diff_id, digest, size, uncompressed_size } = *told;
-    made(spec, &BlobRecord { digest, size, uncompressed_size }, TarRecord { diff_id, uncompressed_size }, store)
-}
-
-/// The same, if its bytes are in the store.
-pub(super) fn told_in_store(spec: &LayerSpec, told: &Told, store: &Store) -> Result<Layer> {
-    let layer = told_layer(spec, told, store);
-    if store.contains(&layer.descriptor) {
-        return Ok(layer);
-    }
-    let message = format!("layer `{}` ({}) is not in the store, and its files are not here", spec.name, told.digest);
-    Err(Problem::failed(message).help("run the command again, which fetches it"))
+    let blob = BlobRecord { digest, size, uncompressed_size, told: true };
+    made(spec, &blob, TarRecord { diff_id, uncompressed_size }, store)
 }
 
 #[cfg(test)]
@@ -140,6 +188,32 @@ mod tests {
         std::fs::remove_file(&made.blob).expect("removed");
         world.pipeline.learn(&spec, &other, &store).expect("learned");
         assert_eq!(world.recall(&spec, &store), Some(other.digest));
+    }
+
+    #[test]
+    fn a_blob_is_looked_into_before_it_is_what_was_told() {
+        let world = World::new();
+        let (store, session) = (world.store("store"), Session::silent());
+        let spec = world.spec(b"content");
+        let make = |spec: &LayerSpec, store: &Store| {
+            let specs = std::slice::from_ref(spec);
+            world.pipeline.make(specs, store, &session, Reuse::Records).map(|mut layers| layers.remove(0))
+        };
+        let right = make(&spec, &world.store("elsewhere")).expect("made");
+        let wrong =
+            Told { digest: make(&world.spec(b"CONTENT"), &store).expect("made").descriptor.digest, ..told(&right) };
+        let spec = world.spec(b"content");
+        world.pipeline.learn(&spec, &wrong, &store).expect("learned");
+        assert_eq!(make(&spec, &store).expect("made again").descriptor, right.descriptor, "another layer's blob");
+        let absent = |told| LayerSpec { entries: Vec::new(), told: Some(told), ..spec.clone() };
+        let problem = make(&absent(wrong), &store).expect_err("another layer's blob");
+        assert!(problem.message().contains("is not the layer `file`"), "{problem}");
+        // The right one need not be made.
+        let other = world.store("other");
+        std::fs::copy(&right.blob, other.blob_path(&right.descriptor.digest)).expect("copied");
+        world.pipeline.learn(&spec, &told(&right), &other).expect("learned");
+        assert!(make(&spec, &other).expect("there").reused);
+        assert!(make(&absent(told(&right)), &other).is_ok());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::entries::{self, Content, Entry};
 use super::facts::LayerFacts;
 use super::gzip::FORMAT_VERSION;
-use super::learn::{told_in_store, told_layer};
+use super::learn::told_layer;
 use super::plan::LayerSpec;
 use super::tarball::TarSink;
 use super::{BlockWriter, Layer, Origin, Pipeline, facts, tarball};
@@ -47,6 +47,9 @@ pub(super) struct BlobRecord {
     pub(super) digest: Digest,
     pub(super) size: u64,
     pub(super) uncompressed_size: u64,
+    /// Whether it is only what somebody said: the blob has to be looked into before it is used from here.
+    #[serde(default)]
+    pub(super) told: bool,
 }
 
 /// What making one layer shares with making the others.
@@ -110,7 +113,7 @@ impl Pipeline {
     fn make_one(&self, spec: &LayerSpec, making: &Making<'_>) -> Result<Layer> {
         let Making { store, session, .. } = *making;
         if let Some(told) = &spec.told {
-            return told_in_store(spec, told, store);
+            return self.told_in_store(spec, told, store);
         }
         let fingerprint = entries::fingerprint(&spec.entries, &format!("format {FORMAT_VERSION}"));
         if making.reuse == Reuse::Records
@@ -118,7 +121,7 @@ impl Pipeline {
         {
             return Ok(layer);
         }
-        let tar_size = tarball::size(&spec.entries);
+        let tar_size = spec.tar_size();
         let task = session.task(TaskKind::Layer, &spec.name, Some(tar_size));
         let layer = self.pack(spec, store.writer()?, BlobWriter::finish, &task, making)?;
         task.finish(TaskOutcome::Done);
@@ -191,7 +194,7 @@ impl Pipeline {
             |inner: &mut BlockWriter<'_>| tarball::write(&spec.entries, &mut Stoppable { inner, stop: &making.failed });
         let (sink, diff_id, uncompressed_size) = self.run(sink, task, session, produce).map_err(context)?;
         let (digest, size) = finish(sink)?;
-        let blob = BlobRecord { digest, size, uncompressed_size };
+        let blob = BlobRecord { digest, size, uncompressed_size, told: false };
         let remember = || {
             self.remember_blob(store, diff_id, &blob, spec.facts())?;
             let tar = TarRecord { diff_id, uncompressed_size };
@@ -235,7 +238,7 @@ impl Pipeline {
     fn stored(&self, spec: &LayerSpec, store: &Store, tar: &TarRecord) -> Option<Layer> {
         let blob = store.records().get::<BlobRecord>(Kind::Layer, &self.blob_key(tar.diff_id))?;
         let layer = layer(spec.name.clone(), spec.origin, store, tar.diff_id, &blob, true);
-        store.contains(&layer.descriptor).then_some(layer)
+        (store.contains(&layer.descriptor) && self.is_known(tar.diff_id, &blob, store)).then_some(layer)
     }
 
     /// Compresses an existing tar (a base's uncompressed layer) into the store and records its facts.
@@ -254,7 +257,7 @@ impl Pipeline {
             .run(store.writer()?, &task, session, produce)
             .map_err(|problem| problem.context(format!("could not pack layer `{name}`")))?;
         let (digest, size) = writer.finish()?;
-        let blob = BlobRecord { digest, size, uncompressed_size };
+        let blob = BlobRecord { digest, size, uncompressed_size, told: false };
         self.remember_blob(store, diff_id, &blob, &facts)?;
         task.finish(TaskOutcome::Done);
         Ok(layer(name.to_owned(), Origin::Base, store, diff_id, &blob, false))
@@ -268,7 +271,7 @@ impl Pipeline {
         // Without facts nobody would know what the base's directories and links are.
         store.records().get::<IgnoredAny>(Kind::Facts, &diff_id.to_string())?;
         let layer = layer(name.to_owned(), Origin::Base, store, diff_id, &blob, true);
-        store.contains(&layer.descriptor).then_some(layer)
+        (store.contains(&layer.descriptor) && self.is_known(diff_id, &blob, store)).then_some(layer)
     }
 
     fn remember_blob(&self, store: &Store, diff_id: DiffId, blob: &BlobRecord, facts: &LayerFacts) -> Result<()> {
@@ -289,7 +292,7 @@ pub(super) fn layer(
     blob: &BlobRecord,
     reused: bool,
 ) -> Layer {
-    let BlobRecord { digest, size, uncompressed_size } = *blob;
+    let BlobRecord { digest, size, uncompressed_size, told: _ } = *blob;
     let descriptor = Descriptor { media_type: media_type::OCI_LAYER_GZIP.to_owned(), digest, size };
     Layer { name, origin, descriptor, diff_id, uncompressed_size, reused, blob: store.blob_path(&digest) }
 }
@@ -302,7 +305,7 @@ fn hash_if_promising(
     known: impl Fn(&TarRecord) -> bool,
 ) -> Result<Option<TarRecord>> {
     let Making { store, session, .. } = *making;
-    let tar_size = tarball::size(&spec.entries);
+    let tar_size = spec.tar_size();
     let last = store.records().get::<TarRecord>(Kind::Fingerprint, &last_key(spec, tar_size));
     if !last.is_some_and(|last| last.uncompressed_size == tar_size && known(&last)) {
         return Ok(None);

@@ -2,7 +2,7 @@
 //!
 //! A pure function of the listed entries and the base's tree. The aim is that a change of one thing moves no other.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,6 @@ use super::Origin;
 use super::entries::{Content, Entry, ancestors};
 use super::facts::{EntryKind, LayerFacts};
 use super::gathered::Gathered;
-use super::tarball;
 use super::tree::Tree;
 use crate::oci::{DiffId, Digest};
 use crate::problem::{Problem, Result};
@@ -29,8 +28,10 @@ pub struct Pack {
     pub name: String,
     /// Asset or binary.
     pub origin: Origin,
-    /// Its entries, in any order.
+    /// Its entries, in any order; none where its files are not here.
     pub entries: Vec<Entry>,
+    /// How many layers it is told to have where its files are not here; 0 where they are.
+    pub told_layers: usize,
 }
 
 /// A layer to be made.
@@ -92,7 +93,7 @@ impl LayerSpec {
     /// Bytes of its tar.
     #[must_use]
     pub fn tar_size(&self) -> u64 {
-        self.told.map_or_else(|| tarball::size(&self.entries), |told| told.uncompressed_size)
+        self.told.map_or_else(|| self.inside.tar_size(&self.entries), |told| told.uncompressed_size)
     }
 
     fn content_bytes(&self) -> u64 {
@@ -107,6 +108,8 @@ impl LayerSpec {
 /// layers that ours do not fit.
 pub fn plan(packs: Vec<Pack>, base: &Tree, base_layers: usize) -> Result<Vec<LayerSpec>> {
     check_conflicts(&packs)?;
+    // What is not here has one layer in the plan, and others in the image.
+    let elsewhere: usize = packs.iter().map(|pack| pack.told_layers.saturating_sub(1)).sum();
     let mut passed = HashSet::new();
     for pack in &packs {
         for entry in &pack.entries {
@@ -114,24 +117,29 @@ pub fn plan(packs: Vec<Pack>, base: &Tree, base_layers: usize) -> Result<Vec<Lay
         }
     }
     let mut layers: Vec<_> = packs.into_iter().enumerate().flat_map(|(number, pack)| split(number, pack)).collect();
-    share_smallest(&mut layers, LAYER_LIMIT.saturating_sub(base_layers).max(1));
-    if base_layers + layers.len() > LAYER_LIMIT {
-        return Err(Problem::refused(format!(
-            "the image would have {} layers, {base_layers} of them the base's; Lambda takes manifests of about \
-             {LAYER_LIMIT}",
-            base_layers + layers.len()
-        ))
-        .help("choose a base of fewer layers, or squash this one: `podman build --squash-all`"));
-    }
+    share_smallest(&mut layers, LAYER_LIMIT.saturating_sub(base_layers + elsewhere).max(1));
+    refuse_too_many(base_layers, layers.len() + elsewhere)?;
     for layer in &mut layers {
         settle(layer, base);
     }
     Ok(layers)
 }
 
+/// Refuses an image of more layers than are taken, `own` of them on top of the base's.
+fn refuse_too_many(base_layers: usize, own: usize) -> Result<()> {
+    if base_layers + own <= LAYER_LIMIT {
+        return Ok(());
+    }
+    Err(Problem::refused(format!(
+        "the image would have {} layers, {base_layers} of them the base's; Lambda takes manifests of about {LAYER_LIMIT}",
+        base_layers + own
+    ))
+    .help("choose a base of fewer layers, or squash this one: `podman build --squash-all`"))
+}
+
 /// Large files apart, the rest together, in the order of their paths.
 fn split(number: usize, pack: Pack) -> Vec<LayerSpec> {
-    let Pack { name, origin, entries } = pack;
+    let Pack { name, origin, entries, told_layers: _ } = pack;
     let packs = vec![number];
     if origin == Origin::Binary {
         return vec![LayerSpec::new(name, origin, entries, packs)];
@@ -174,27 +182,27 @@ fn has_empty_directory(rest: &[Entry], layers: &[LayerSpec]) -> bool {
     rest.iter().any(|entry| !made.contains(entry.path.as_path()))
 }
 
-/// Merges the smallest asset layers until there are `limit` layers at most.
+/// Merges the smallest asset layers into one behind the others, so that there are `limit` layers at most. What is not here
+/// is what it is told to be.
 fn share_smallest(layers: &mut Vec<LayerSpec>, limit: usize) {
-    while layers.len() > limit {
-        let mut assets: Vec<_> = (0..layers.len()).filter(|index| layers[*index].origin == Origin::Asset).collect();
-        if assets.len() < 2 {
-            return;
-        }
-        let excess = layers.len() - limit + 1;
-        assets.sort_by_key(|index| (layers[*index].content_bytes(), *index));
-        let mut merged: Vec<_> = assets.into_iter().take(excess).collect();
-        merged.sort_unstable();
-        let first = merged[0];
-        for index in merged.into_iter().skip(1).rev() {
-            let layer = layers.remove(index);
-            layers[first].entries.extend(layer.entries);
-            layers[first].packs.extend(layer.packs);
-        }
-        layers[first].packs.sort_unstable();
-        layers[first].packs.dedup();
-        layers[first].name = SHARED_NAME.to_owned();
+    let can_share = |layer: &LayerSpec| layer.origin == Origin::Asset && !layer.entries.is_empty();
+    let mut assets: Vec<_> = (0..layers.len()).filter(|index| can_share(&layers[*index])).collect();
+    if layers.len() <= limit || assets.len() < 2 {
+        return;
     }
+    assets.sort_by_key(|index| (layers[*index].content_bytes(), *index));
+    assets.truncate(layers.len() - limit + 1);
+    assets.sort_unstable();
+    let mut shared = LayerSpec::new(SHARED_NAME.to_owned(), Origin::Asset, Vec::new(), Vec::new());
+    for index in assets.into_iter().rev() {
+        let layer = layers.remove(index);
+        shared.entries.extend(layer.entries);
+        shared.packs.extend(layer.packs);
+    }
+    shared.packs.sort_unstable();
+    shared.packs.dedup();
+    let behind = layers.iter().rposition(|layer| layer.origin == Origin::Asset).map_or(0, |last| last + 1);
+    layers.insert(behind, shared);
 }
 
 /// Adds every ancestor and sorts. A directory the base has keeps the base's mode.
@@ -261,6 +269,28 @@ fn conflict(path: &Path, one: &str, other: &str) -> Problem {
     let sources = if one == other { format!("two sources within `{one}`") } else { format!("`{one}` and `{other}`") };
     Problem::usage(format!("`/{}` has two sources: {sources}", path.display()))
         .help("give one of them another destination, or exclude the file from one")
+}
+
+/// Refuses a layer that is told of, and not here, if it goes through a link of this base's or was made for directories
+/// of other modes: `modes` are those it was made for, the others being 0755.
+///
+/// # Errors
+/// When it does not fit: the base is another than it was made on.
+pub fn fits_base(name: &str, destination: &Path, modes: &BTreeMap<PathBuf, u32>, base: &Tree) -> Result<()> {
+    let known = ancestors(destination).chain(modes.keys().map(PathBuf::as_path));
+    for directory in known {
+        refuse_link(directory, name, base)?;
+        let made_for = modes.get(directory).copied().unwrap_or(0o755);
+        let node = base.at(directory).filter(|node| node.kind == EntryKind::Directory);
+        if node.map_or(0o755, |node| node.mode) != made_for {
+            return Err(Problem::usage(format!(
+                "`{name}` was locked for a base with other permissions of `/{}`",
+                directory.display()
+            ))
+            .help("build once where its files are, and commit the lock; or fetch them"));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses what would hide or replace a part of the base (an entry for `lib64/` takes a usr-merged base's loader away).

@@ -88,7 +88,11 @@ impl Suspicion {
 
 fn suspicion(place: &Path) -> Option<Suspicion> {
     let name = place.file_name()?.to_str()?;
-    let directory = |wanted: &str| place.parent().is_some_and(|parent| parent.iter().any(|part| part == wanted));
+    // Taking paths apart is slow where there are many; most hold no such text at all.
+    let may_hold = |wanted: &str| place.to_str().is_none_or(|text| text.contains(wanted));
+    let directory = |wanted: &str| {
+        may_hold(wanted) && place.parent().is_some_and(|parent| parent.iter().any(|part| part == wanted))
+    };
     let parent_is =
         |wanted: &str| place.parent().is_some_and(|parent| parent.file_name().is_some_and(|part| part == wanted));
     let named = |what| Some(Suspicion { what, content: &[] });

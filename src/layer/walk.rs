@@ -228,7 +228,7 @@ impl<'a> Walk<'a> {
         } else if kind.is_symlink() {
             Content::Symlink(self.link(path)?)
         } else if kind.is_file() {
-            Self::readable(path)?;
+            Self::readable(path, metadata)?;
             self.secrets.check(path, &self.named(path), &place)?;
             Content::File(Source {
                 path: path.to_owned(),
@@ -289,8 +289,12 @@ impl<'a> Walk<'a> {
     }
 
     /// Refuses a file that could not be read later, when the layers before it are made already. Nothing is opened: a
-    /// build in which nothing changed reads no asset.
-    fn readable(path: &Path) -> Result<()> {
+    /// build in which nothing changed reads no asset. Of what everybody may read nothing is asked: most files are such, and there may be many.
+    fn readable(path: &Path, metadata: &Metadata) -> Result<()> {
+        const EVERYBODY: u32 = 0o444;
+        if metadata.permissions().mode() & EVERYBODY == EVERYBODY {
+            return Ok(());
+        }
         match rustix::fs::access(path, Access::READ_OK) {
             Err(Errno::ACCESS) => {
                 Err(io::Error::from(Errno::ACCESS)).or_failed(|| format!("could not read `{}`", path.display()))

@@ -16,6 +16,9 @@ use crate::oci::{DiffId, Digest};
 /// The name of the file, at the workspace root or beside `lambda-image.toml`.
 pub const FILE_NAME: &str = "lambda-image.lock";
 
+/// The destination of the layer that small assets share.
+pub const SHARED_DESTINATION: &str = "(small assets)";
+
 /// The version of the file's form. What decides the bytes of layers has a version of its own, in each layer's entry.
 pub const VERSION: u64 = 1;
 
@@ -110,6 +113,8 @@ pub struct Findings {
     pub layers: BTreeMap<LayerKey, LockedLayer>,
     /// Whether it was a build of all there is, so that what it did not meet is nobody's any more.
     pub complete: bool,
+    /// Whether the assets in it are there with all their layers, so that others of theirs are of files that are gone.
+    pub whole: bool,
 }
 
 impl Lock {
@@ -123,6 +128,9 @@ impl Lock {
             lock.bases.retain(|key, _| references.contains(&key.reference));
             lock.layers.retain(|key, _| found.layers.contains_key(key));
         }
+        if found.whole {
+            lock.layers.retain(|key, _| !found.lacks(key));
+        }
         lock.bases.extend(found.bases.clone());
         lock.layers.extend(found.layers.clone());
         lock
@@ -135,6 +143,26 @@ impl Lock {
         let (rest, large): (Vec<_>, Vec<_>) =
             self.layers.iter().filter(of).partition(|(key, _)| key.destination == asset.place());
         large.into_iter().chain(rest).collect()
+    }
+}
+
+impl Findings {
+    /// Whether a layer is of an asset that was packed without it. Where it goes to a place that was met, it is another
+    /// base's; and what shares a layer here may have its own in another image.
+    fn lacks(&self, layer: &LayerKey) -> bool {
+        let [asset] = &layer.assets[..] else { return false };
+        let of_asset = || self.layers.keys().filter(|key| key.level == layer.level && key.assets.contains(asset));
+        !layer.is_shared()
+            && of_asset().next().is_some()
+            && of_asset().all(|key| !key.is_shared() && key.destination != layer.destination)
+    }
+}
+
+impl LayerKey {
+    /// Whether it is the layer that small assets share where there would be too many.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.destination == SHARED_DESTINATION
     }
 }
 
@@ -188,6 +216,7 @@ mod tests {
             bases: BTreeMap::from([base("a:1", "linux/arm64", "3")]),
             layers: BTreeMap::from([layer("/x", "x", "2")]),
             complete: false,
+            whole: true,
         };
         let part = lock.after(&found);
         assert_eq!((part.bases.len(), part.layers.len()), (3, 2));
@@ -198,6 +227,25 @@ mod tests {
         let bases: Vec<_> = all.bases.keys().map(|key| (key.reference.as_str(), key.platform.as_str())).collect();
         assert_eq!(bases, [("a:1", "linux/amd64"), ("a:1", "linux/arm64")], "another platform's entry stays");
         assert_eq!(all.layers, BTreeMap::from([layer("/x", "x", "2")]));
+    }
+
+    #[test]
+    fn an_asset_that_was_packed_whole_has_no_other_layers() {
+        let (rest, locked) = layer("/m", "models", "1");
+        let at = |destination: &str| LayerKey { destination: destination.into(), ..rest.clone() };
+        let on_other_base = LayerKey { modes: vec!["1777 /m".into()], ..rest.clone() };
+        let (other, shared) = (layer("/x", "x", "1").0, at(SHARED_DESTINATION));
+        let all = [rest.clone(), at("/m/a"), at("/m/b"), on_other_base, LayerKey { level: 9, ..at("/m/a") }, other];
+        let lock = Lock { layers: all.clone().map(|key| (key, locked.clone())).into(), ..Lock::default() };
+        let after = |keys: &[&LayerKey], whole| {
+            let layers = keys.iter().map(|key| ((*key).clone(), locked.clone())).collect();
+            let left = lock.after(&Findings { layers, whole, ..Findings::default() });
+            all.iter().filter(|key| !left.layers.contains_key(key)).cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(after(&[&rest, &at("/m/b")], true), [at("/m/a")]);
+        assert_eq!(after(&[&rest, &at("/m/b")], false), [], "only a part of it was made anew");
+        assert_eq!(after(&[&rest, &shared], true), [], "it shares a layer here and need not elsewhere");
+        assert_eq!(after(&[&layer("/y", "y", "1").0], true), []);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use cargo_lambda_image::oci::Digest;
 use tempfile::TempDir;
 
 use crate::support::assets::{noise, text};
-use crate::support::images::{Family, TestImage, gzip, tar, tar_with_links};
+use crate::support::images::{Family, TestImage, gzip, tar};
 use crate::support::layout::{blobs, verify};
 use crate::support::program::{Program, json};
 use crate::support::registry::{Fault, FaultRegistry};
@@ -442,109 +442,6 @@ fn records_that_cannot_be_written_are_named() {
     let after = digest(build_into(&disk, &site, "scratch", &["notes.txt"]));
     assert_eq!(after, digest(site.build(&["notes.txt"])));
     assert_eq!(verify(&layout), [("site".to_owned(), after.to_string())]);
-}
-
-#[test]
-fn a_base_whose_facts_were_lost_is_looked_through_again() {
-    let site = Site::new();
-    let tar = tar_with_links(&[("usr/lib64/libc.so".into(), vec![0; 9])], &[("lib64".into(), "usr/lib64".into())]);
-    for (name, compress) in [("gzip", gzip as fn(&[u8]) -> Vec<u8>), ("plain", <[u8]>::to_vec)] {
-        let registry = FaultRegistry::builder()
-            .image("a", "1", &TestImage::of(Family::Oci, "amd64", std::slice::from_ref(&tar), compress))
-            .start();
-        let base = format!("{}/a:1", registry.address);
-        digest(site.build_on(&base, &["notes.txt"]));
-        let facts = site.store().join("records/facts-2");
-        let damages: [fn(&Path); 2] = [
-            |facts| fs::remove_dir_all(facts).expect("removed"),
-            |facts| files_below(facts).iter().for_each(|file| fs::write(file, "{}").expect("written")),
-        ];
-        for damage in damages {
-            damage(&facts);
-            let outcome = site.build_on(&base, &["notes.txt:/lib64/notes.txt"]).run();
-            assert_eq!(outcome.code, 2, "{name}: {}", outcome.stderr);
-            assert!(outcome.stderr.contains("usr/lib64"), "{name}: {}", outcome.stderr);
-        }
-    }
-}
-
-/// Every file of the program's directory that means something.
-fn files_below(directory: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for name in names(directory) {
-        let path = directory.join(name);
-        if path.is_dir() {
-            files.extend(files_below(&path));
-        } else if path.extension().is_none_or(|extension| extension != "lock") && !path.ends_with("tmp/lock") {
-            files.push(path);
-        }
-    }
-    files
-}
-
-/// Something that happens to the first file; the second is another one of the same directory.
-type Damage = fn(&Path, &Path);
-
-/// What may happen to a file.
-const DAMAGES: [(&str, Damage); 6] = [
-    ("truncated", |path, _| {
-        let file = File::options().write(true).open(path).expect("opened");
-        file.set_len(file.metadata().expect("its size").len() / 2).expect("truncated");
-    }),
-    ("flipped", |path, _| {
-        let mut bytes = fs::read(path).expect("read");
-        let middle = bytes.len() / 2;
-        if let Some(byte) = bytes.get_mut(middle) {
-            *byte ^= 1;
-        }
-        fs::write(path, bytes).expect("written");
-    }),
-    ("emptied", |path, _| fs::write(path, "").expect("written")),
-    ("removed", |path, _| fs::remove_file(path).expect("removed")),
-    ("swapped", |path, other| {
-        let aside = path.with_extension("aside");
-        fs::rename(path, &aside).expect("renamed");
-        fs::rename(other, path).expect("renamed");
-        fs::rename(&aside, other).expect("renamed");
-    }),
-    ("made a link", |path, other| {
-        fs::remove_file(path).expect("removed");
-        std::os::unix::fs::symlink(other, path).expect("linked");
-    }),
-];
-
-#[test]
-fn whatever_happens_to_one_file_the_next_build_is_right() {
-    let site = Site::new();
-    let image = TestImage::new(Family::Oci, "amd64");
-    let registry = FaultRegistry::builder().image("a", "1", &image).start();
-    let base = format!("{}/a:1", registry.address);
-    site.write("table.txt", &text(50_000));
-    // Old enough for their time stamps to be believed.
-    for name in ["notes.txt", "table.txt"] {
-        succeed(Command::new("touch").args(["-d", "2001-01-01"]).arg(site.project().join(name)));
-    }
-    let build = || site.build_on(&base, &["notes.txt", "table.txt"]);
-    let expected = digest(build());
-    assert_eq!(digest(build()), expected);
-    let result = fs::read(site.store().join("site.json")).expect("a result");
-    let mut damaged = 0;
-    for (what, damage) in DAMAGES {
-        for path in files_below(&site.store()) {
-            let siblings = files_below(path.parent().expect("a directory"));
-            let Some(other) = siblings.iter().find(|other| **other != path) else { continue };
-            damage(&path, other);
-            damaged += 1;
-            let shown = path.strip_prefix(site.store()).expect("below").display();
-            let outcome = build().run();
-            assert_eq!(outcome.code, 0, "{shown} {what}: {}", outcome.stderr);
-            assert_eq!(outcome.stdout.trim(), expected.to_string(), "{shown} {what}");
-            site.assert_holds(&expected);
-            assert_eq!(fs::read(site.store().join("site.json")).expect("a result"), result, "{shown} {what}");
-            site.assert_tidy();
-        }
-    }
-    assert!(damaged > 100, "only {damaged} damages");
 }
 
 #[test]

@@ -6,14 +6,17 @@ use std::fs;
 use axum::http::Method;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use cargo_lambda_image::lock::FILE_NAME;
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::support::cloud::{API, Cloud, HOST, KEYS, PASSWORD, REGION};
 use crate::support::hello;
+use crate::support::images::noise;
+use crate::support::layout;
 use crate::support::moto::{ACCOUNT, Moto};
-use crate::support::program::Program;
-use crate::support::project::files_below;
+use crate::support::program::{Outcome, Program};
+use crate::support::project::{Project, files_below};
 use crate::support::proxy::Proxy;
 use crate::support::registry::{Auth, Fault, FaultRegistry, Ways};
 use crate::support::site::Site;
@@ -83,6 +86,64 @@ fn no_secret_is_logged_or_kept() {
     let asked = cloud.registry.requests();
     assert!(asked.iter().all(|it| it.header("x-amz-security-token").is_none()));
     assert!(asked.iter().filter_map(|it| it.header("authorization")).all(|it| it == format!("Basic {basic}")));
+}
+
+#[test]
+fn assets_that_are_not_here_come_from_the_lock_and_an_account() {
+    let cloud = Cloud::start(&["shop/app"]);
+    let config =
+        "repository = \"shop/app\"\nhandler = \"a.b\"\nassets = [{ path = \"models\" }, { path = \"x.db\" }]\n";
+    let first = Project::new(&[("lambda-image.toml", config), ("x.db", &"rows ".repeat(10_000))]);
+    first.write("models/a.bin", noise(300_000));
+    let there = |program: Program, said: &[&str]| {
+        let program = program.args(["--no-binary", "--region", REGION, "--message-format", "json"]).args(said);
+        cloud.at_home(program.env("AWS_REGION", REGION)).run()
+    };
+    let pushed = |outcome: &Outcome| {
+        assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+        outcome.messages("image-pushed").remove(0)
+    };
+    let image = pushed(&there(first.push(), &["--create-repository"]));
+    let checkout = || {
+        let fresh = Project::new(&[("lambda-image.toml", config)]);
+        fresh.write(FILE_NAME, fs::read(first.path(FILE_NAME)).expect("a lock"));
+        fresh
+    };
+    let from_lock = &["--assets-from-lock", "--locked"];
+
+    let fresh = checkout();
+    let before = cloud.registry.received();
+    let again = pushed(&there(fresh.push(), from_lock));
+    assert_eq!(
+        (&again["digest"], &again["layers"], &again["sent_bytes"]),
+        (&image["digest"], &image["layers"], &json!(0))
+    );
+    assert_eq!(cloud.registry.received(), before);
+
+    // `build` has no flag for the region, as it talks to AWS for this only.
+    let fresh = checkout();
+    let build = |project: &Project, said: &[&str]| {
+        let program = project.build().args(["--no-binary", "--assets-from-lock", "--locked"]).args(said);
+        cloud.at_home(program.env("AWS_REGION", REGION)).run()
+    };
+    let built = build(&fresh, &[]);
+    assert_eq!(built.code, 0, "{}", built.stderr);
+    assert_eq!(json!(built.stdout.trim()), image["digest"]);
+    assert_eq!(layout::verify(&fresh.layout()), [("app".to_owned(), built.stdout.trim().to_owned())]);
+    for layer in image["layers"].as_array().expect("layers").iter().skip(4) {
+        let digest = layer["digest"].as_str().expect("a digest");
+        assert_eq!(cloud.registry.count(Method::GET, digest), 1, "{digest} is pulled once");
+    }
+    assert_eq!(build(&fresh, &["--offline"]).stdout, built.stdout, "all of it is here now");
+
+    let lost = image["layers"][4]["digest"].as_str().expect("a digest");
+    cloud.registry.forget_digest("shop/app", &lost.parse().expect("a digest"));
+    for (outcome, command) in [(build(&checkout(), &[]), "build"), (there(checkout().push(), from_lock), "push")] {
+        assert_eq!(outcome.code, 1, "{command}: {}", outcome.stderr);
+        for word in ["models", lost, &format!("{HOST}/shop/app")] {
+            assert!(outcome.stderr.contains(word), "{command}: no `{word}` in {}", outcome.stderr);
+        }
+    }
 }
 
 #[test]

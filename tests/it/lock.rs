@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use axum::http::Method;
+use cargo_lambda_image::layer::plan::OWN_LAYER_BYTES;
 use cargo_lambda_image::lock::{FILE_NAME, Lock, file};
 
 use crate::support::images::{Family, TestImage, index_type};
@@ -241,4 +242,96 @@ fn an_asset_that_holds_the_lock_is_packed_without_it() {
     let first = build(&project).succeed();
     assert!(project.path(FILE_NAME).exists());
     assert_eq!(build(&project).args(["--locked", "--no-cache"]).succeed(), first);
+}
+
+#[test]
+fn a_file_that_is_gone_takes_its_layer_along_whoever_is_built() {
+    let large = |name: &str| (format!("shared/{name}.bin"), vec![0; usize::try_from(OWN_LAYER_BYTES).expect("a size")]);
+    let workspace = "[workspace]\nmembers = [\"api\", \"jobs\"]\nresolver = \"3\"\n[workspace.metadata.lambda-image]\n\
+                     base = \"scratch\"\nhandler = \"h\"\ncompression-level = 0\n";
+    let table = "[package.metadata.lambda-image]\nassets = [{ path = \"../shared\", to = \"shared\" }]\n";
+    let project = Project::new(&[
+        ("Cargo.toml", workspace),
+        ("shared/config", "small"),
+        ("api/src/main.rs", "fn main() {}"),
+        ("jobs/src/main.rs", "fn main() {}"),
+        ("api/Cargo.toml", &package("api", table)),
+        ("jobs/Cargo.toml", &package("jobs", table)),
+    ]);
+    for (path, content) in ["old", "new"].map(large) {
+        project.write(&path, content);
+    }
+    let build = |package: &str| project.build().args(["--no-binary", "-p", package]);
+    build("api").succeed();
+    assert_eq!(
+        destinations(&lock(&project)),
+        ["/var/task/shared", "/var/task/shared/new.bin", "/var/task/shared/old.bin"]
+    );
+    fs::remove_file(project.path("shared/old.bin")).expect("removed");
+    let locked = build("jobs").arg("--locked").run();
+    refused(&locked, 1, &["layer `/var/task/shared/old.bin`: is removed, since nothing uses it"]);
+    let jobs = build("jobs").succeed();
+    assert_eq!(destinations(&lock(&project)), ["/var/task/shared", "/var/task/shared/new.bin"]);
+    // Whoever has not even the assets makes the same image.
+    fs::remove_dir_all(project.path("shared")).expect("removed");
+    assert_eq!(build("jobs").args(["--assets-from-lock", "--locked"]).succeed(), jobs);
+}
+
+#[test]
+fn an_asset_that_goes_elsewhere_is_another() {
+    let project = project();
+    let first = build(&project).succeed();
+    let moved = CONFIG.replace("{ path = \"x.db\" }", "{ path = \"x.db\", to = \"data/y.db\" }");
+    project.write("lambda-image.toml", moved);
+    let rows = fs::read(project.path("x.db")).expect("an asset");
+    fs::remove_file(project.path("x.db")).expect("removed");
+    let absent = build(&project).arg("--assets-from-lock").run();
+    refused(&absent, 2, &["asset `x.db` is not at `", "the lock has no layer of it"]);
+    project.write("x.db", rows);
+    let locked = build(&project).arg("--locked").run();
+    let [added, removed] = ["data/y.db`: is added: sha256:", "x.db`: is removed, since nothing uses it"];
+    refused(&locked, 1, &[&format!("layer `/var/task/{added}"), &format!("layer `/var/task/{removed}")]);
+    assert_ne!(build(&project).succeed(), first);
+    assert_eq!(destinations(&lock(&project)), ["/var/task/data/y.db", "/var/task/models"]);
+}
+
+#[test]
+fn a_lock_with_the_digest_of_another_layer_harms_nothing_and_not_for_long() {
+    let project = project();
+    let first = build(&project).succeed();
+    let good = lock(&project);
+    // As no hand would do it: the checks are right.
+    let mut wrong = good.clone();
+    let other = good.layers.values().last().expect("a layer").clone();
+    let entry = wrong.layers.values_mut().next().expect("a layer");
+    (entry.digest, entry.size) = (other.digest, other.size);
+    for records in ["kept", "gone"] {
+        file::write(&project.path(FILE_NAME), &wrong).expect("written");
+        if records == "gone" {
+            fs::remove_dir_all(project.store().join("records")).expect("removed");
+        }
+        let locked = build(&project).arg("--locked").run();
+        refused(&locked, 1, &["the same content compressed to other bytes"]);
+        assert_eq!(build(&project).succeed(), first, "{records}");
+        crate::support::layout::verify(&project.layout());
+        assert_eq!(lock(&project), good, "{records}");
+    }
+    file::write(&project.path(FILE_NAME), &wrong).expect("written");
+    fs::remove_dir_all(project.path("models")).expect("removed");
+    refused(
+        &build(&project).arg("--assets-from-lock").run(),
+        1,
+        &["is not the layer `models` that the lock says it is"],
+    );
+}
+
+#[test]
+fn line_ends_of_other_systems_change_nothing() {
+    let project = project();
+    let first = build(&project).succeed();
+    let text = fs::read_to_string(project.path(FILE_NAME)).expect("a lock").replace('\n', "\r\n");
+    project.write(FILE_NAME, &text);
+    assert_eq!(build(&project).arg("--locked").succeed(), first);
+    assert_eq!(build(&project).succeed(), first);
+    assert_eq!(fs::read_to_string(project.path(FILE_NAME)).expect("a lock"), text);
 }

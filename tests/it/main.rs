@@ -9,6 +9,7 @@ mod builders;
 mod cli;
 mod config;
 mod crash;
+mod damage;
 mod deploy;
 mod ecr;
 mod emulator;

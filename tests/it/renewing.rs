@@ -179,3 +179,30 @@ fn what_cannot_be_renewed_is_refused() {
         assert!(outcome.stderr.contains(words), "{arguments:?}: {}", outcome.stderr);
     }
 }
+
+#[test]
+fn only_what_was_named_is_made_anew_and_a_dry_run_says_so() {
+    let project = project("scratch");
+    project.build().arg("--no-binary").succeed();
+    let before = lock(&project);
+    assert_eq!(succeeded(run(&project, "update", &["x.db", "--dry-run"])).stdout, "", "nothing changed");
+    project.write("models/a", "changed");
+    project.write("x.db", "ROWS");
+    let dry = succeeded(run(&project, "update", &["x.db", "--dry-run"]));
+    assert_eq!(dry.stdout, "layer `/var/task/x.db`: its content changed\n");
+    let asked = Program::of("update", project.root()).arg("x.db").env("CARGO_LAMBDA_IMAGE_DRY_RUN", "true");
+    assert_eq!(succeeded(asked.run()).stdout, dry.stdout);
+    assert_eq!(lock(&project), before);
+    succeeded(run(&project, "update", &["x.db"]));
+    let after = lock(&project);
+    let changed: Vec<_> = after.layers.iter().filter(|(key, layer)| before.layers[*key] != **layer).collect();
+    assert_eq!(changed.iter().map(|(key, _)| key.destination.as_str()).collect::<Vec<_>>(), ["/var/task/x.db"]);
+
+    let config = fs::read_to_string(project.path("lambda-image.toml")).expect("a configuration");
+    project.write("lambda-image.toml", config.replace("x.db\" }]", "x.db\" }, { path = \"new\" }]"));
+    project.write("new", "new");
+    let dry = succeeded(run(&project, "update", &["new", "--dry-run"]));
+    assert_eq!(dry.stdout, "layer `/var/task/new`: is added\n");
+    succeeded(run(&project, "update", &["new"]));
+    assert_eq!(lock(&project).layers.len(), 3);
+}

@@ -5,27 +5,19 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::{Locking, told};
-use crate::base::{self, Base};
-use crate::commands::draft::{Draft, refuse_own_store};
-use crate::commands::login::Logins;
-use crate::commands::push::target;
-use crate::config::{BuildRequest, Destination, ImageRequest};
+use crate::commands::draft::refuse_own_store;
+use crate::config::ImageRequest;
 use crate::event::Session;
+use crate::layer::Origin;
 use crate::layer::entries::{Content, Entry, Stat};
 use crate::layer::lfs::{self, LfsContent, Pointer};
-use crate::layer::plan::{LayerSpec, OWN_LAYER_BYTES, Pack, SHARED_NAME};
+use crate::layer::plan::{self, LAYER_LIMIT, LayerSpec, OWN_LAYER_BYTES, Pack, SHARED_NAME};
+use crate::layer::tree::Tree;
 use crate::layer::walk::{self, Asset};
-use crate::layer::{Origin, Pipeline};
-use crate::lock::{AssetKey, LayerKey, LockedLayer};
-use crate::oci::Descriptor;
+use crate::lock::{AssetKey, LayerKey, LockedLayer, SHARED_DESTINATION};
 use crate::problem::{Problem, Result};
-use crate::store::Store;
-
-/// The destination of layers that small assets share.
-const SHARED_DESTINATION: &str = "(small assets)";
 
 /// The assets of an image, one pack each, in their order.
 pub(in crate::commands) struct Assets {
@@ -44,6 +36,23 @@ struct Found {
     is_file: bool,
     /// The pointers among its files, by their paths in the image.
     pointers: BTreeMap<PathBuf, Pointer>,
+}
+
+/// What layers are settled on.
+pub(in crate::commands) struct Settling<'a> {
+    /// The base's file system; empty where nothing that goes on top can meet it.
+    pub tree: &'a Tree,
+    pub base_layers: usize,
+    /// The compression level.
+    pub level: u32,
+}
+
+impl Assets {
+    /// Where those go whose files are not here, relative to `/`.
+    pub(in crate::commands) fn absent_places(&self) -> impl Iterator<Item = &Path> {
+        let absent = self.found.iter().filter(|found| found.is_absent);
+        absent.map(|found| Path::new(found.key.place().trim_start_matches('/')))
+    }
 }
 
 /// How a layer stands to the lock.
@@ -67,7 +76,10 @@ impl Locking {
         for asset in &image.assets {
             let mut asset = asset.clone();
             asset.allow_secrets.extend_from_slice(&image.allow_secrets);
-            let (pack, found) = self.asset(asset, store)?;
+            let (mut pack, found) = self.asset(asset, store)?;
+            if found.is_absent {
+                pack.told_layers = self.told_layers(&found.key, image.compression_level);
+            }
             assets.packs.push(pack);
             assets.found.push(found);
         }
@@ -93,7 +105,12 @@ impl Locking {
             is_absent,
             pointers,
         };
-        Ok((Pack { name: asset.name, origin: Origin::Asset, entries }, found))
+        Ok((Pack { name: asset.name, origin: Origin::Asset, entries, told_layers: 0 }, found))
+    }
+
+    /// How many layers the lock tells of that are an asset's alone.
+    fn told_layers(&self, asset: &AssetKey, level: u32) -> usize {
+        self.lock.layers_of(asset, level).iter().filter(|(key, _)| key.assets.len() == 1).count()
     }
 
     /// The lock says what the layers are, so none can hold it. It is there from the second build on, and must not make that
@@ -124,9 +141,10 @@ impl Locking {
         &self,
         specs: Vec<LayerSpec>,
         assets: &Assets,
-        level: u32,
+        on: &Settling<'_>,
         session: &Session,
     ) -> Result<(Vec<LayerSpec>, Vec<Locked>)> {
+        let level = on.level;
         let mut settled = Vec::new();
         for spec in specs {
             if spec.origin != Origin::Asset {
@@ -135,7 +153,7 @@ impl Locking {
             }
             let packed: Vec<_> = spec.packs.iter().filter_map(|number| assets.found.get(*number)).collect();
             if let Some(absent) = packed.iter().find(|found| found.is_absent) {
-                settled.extend(self.absent(absent, packed.len(), spec.packs.clone(), level)?);
+                settled.extend(self.absent(absent, &spec, on)?);
                 continue;
             }
             let key = key_of(&spec, &packed, level);
@@ -152,21 +170,19 @@ impl Locking {
         }
         if self.request.assets_from_lock {
             self.refuse_parts(&settled, assets, level)?;
+            settle_shared(&mut settled, on)?;
         }
         Ok(settled.into_iter().unzip())
     }
 
     /// The layers of an asset that is not here.
-    fn absent(&self, found: &Found, sharers: usize, packs: Vec<usize>, level: u32) -> Result<Vec<(LayerSpec, Locked)>> {
-        let layers = self.lock.layers_of(&found.key, level);
-        let missing = |why: &str| {
-            Problem::usage(format!("asset `{}` is not at `{}`, and {why}", found.name, found.root.display()))
-                .help("build once where it is, and commit the lock; or fetch it")
-        };
+    fn absent(&self, found: &Found, spec: &LayerSpec, on: &Settling<'_>) -> Result<Vec<(LayerSpec, Locked)>> {
+        let layers = self.lock.layers_of(&found.key, on.level);
+        let missing = |why: &str| not_here(&found.name, &found.root, why);
         if layers.is_empty() {
             return Err(missing("the lock has no layer of it"));
         }
-        if sharers > 1 || layers.iter().any(|(key, _)| key.assets.len() > 1) {
+        if layers.iter().any(|(key, _)| key.assets.len() > 1) {
             return Err(missing("it shares a layer with other assets, so that it cannot be taken from the lock alone"));
         }
         let twice = |(index, (key, _)): (usize, &(&LayerKey, &LockedLayer))| {
@@ -175,10 +191,15 @@ impl Locking {
         if layers.iter().enumerate().any(twice) {
             return Err(missing("the lock has it for several bases that it goes into differently"));
         }
+        for (key, _) in &layers {
+            let destination = if key.is_shared() { found.key.place() } else { &key.destination };
+            let destination = Path::new(destination.trim_start_matches('/'));
+            plan::fits_base(&found.name, destination, &modes_of(key), on.tree)?;
+        }
         let layer = |(key, entry): &(&LayerKey, &LockedLayer)| {
             let part = entry.part.as_ref().map(|part| format!("/{part}")).unwrap_or_default();
-            let name = format!("{}{part}", found.name);
-            let (packs, told) = (packs.clone(), Some(told(entry)));
+            let name = if key.is_shared() { SHARED_NAME.to_owned() } else { format!("{}{part}", found.name) };
+            let (packs, told) = (spec.packs.clone(), Some(told(entry)));
             let spec = LayerSpec { told, ..LayerSpec::new(name, Origin::Asset, Vec::new(), packs) };
             (spec, Locked { key: Some((*key).clone()), part: entry.part.clone(), expected: Some(found.root.clone()) })
         };
@@ -238,58 +259,28 @@ impl Locking {
     }
 }
 
-/// Brings the blobs of layers whose files are not here into the store, from the repository of their image.
-///
-/// # Errors
-/// When there is no repository, or it does not have them: asset, digest and place are named.
-pub(in crate::commands) async fn fetch(
-    request: &BuildRequest,
-    drafts: &[Draft],
-    logins: &Logins,
-    store: &Arc<Store>,
-    session: &Session,
-) -> Result<()> {
-    for (index, draft) in drafts.iter().enumerate() {
-        let missing = missing(draft, store);
-        let Some((spec, locked)) = missing.first() else { continue };
-        let absent = |why: String| {
-            let root = locked.expected.as_ref().map(|root| root.display().to_string()).unwrap_or_default();
-            let digest = spec.told.map(|told| told.digest.to_string()).unwrap_or_default();
-            Problem::failed(format!("asset `{}` is not at `{root}`, and its layer {digest} {why}", spec.name))
-        };
-        let destination = request.blobs.get(index).and_then(Option::as_ref);
-        let Some(destination) = destination.filter(|_| !request.offline) else {
-            return Err(match request.offline {
-                true => absent("is not in the store, and `--offline` forbids to fetch it".into())
-                    .help("run once without `--offline`"),
-                false => absent("is not in the store, and no repository is named that could have it".into())
-                    .help("name it with the key `repository` under `[package.metadata.lambda-image]`"),
-            });
-        };
-        let from = Destination { create_repository: false, ..destination.clone() };
-        let reached = target::reach(&from, true, logins, session).await?;
-        let shown = reached.target.shown();
-        let layers: Vec<_> =
-            missing.iter().filter_map(|(spec, _)| spec.told).map(|told| (told.descriptor(), told.diff_id)).collect();
-        let (client, repository) = (Arc::clone(&reached.target.client), reached.target.repository.clone());
-        for (layer, (spec, _)) in layers.iter().zip(&missing) {
-            let Descriptor { digest, .. } = layer.0;
-            if !client.has_blob(&repository, &layer.0).await? {
-                return Err(absent(format!("is not in `{shown}`")).help("push once from a machine that has the files"));
-            }
-            tracing::debug!(%digest, name = spec.name, "fetching");
-        }
-        let blobs = Base::of_blobs(client, repository, shown, draft.base.architecture, layers);
-        let pipeline = Arc::new(Pipeline::new(request.threads, draft.request.compression_level));
-        base::pull(&blobs, store, &pipeline, session).await?;
+/// Puts a layer that is shared, and not here, where one is that is: behind the other assets'. It was made since there
+/// would have been too many layers, so now there must be as many as there may be.
+fn settle_shared(settled: &mut Vec<(LayerSpec, Locked)>, on: &Settling<'_>) -> Result<()> {
+    let is_told_and_shared = |(spec, locked): &(LayerSpec, Locked)| {
+        spec.told.is_some() && locked.key.as_ref().is_some_and(LayerKey::is_shared)
+    };
+    let Some(at) = settled.iter().position(is_told_and_shared) else { return Ok(()) };
+    let shared = settled.remove(at);
+    if on.base_layers + settled.len() + 1 != LAYER_LIMIT || settled.iter().any(is_told_and_shared) {
+        let names = shared.1.key.iter().flat_map(|key| &key.assets).map(|asset| asset.path.as_str());
+        let expected = shared.1.expected.unwrap_or_default();
+        let why = "it shares a layer, as the locked image had too many, which this one would share otherwise";
+        return Err(not_here(&names.collect::<Vec<_>>().join(", "), &expected, why));
     }
+    let behind = settled.iter().rposition(|(spec, _)| spec.origin == Origin::Asset).map_or(0, |last| last + 1);
+    settled.insert(behind, shared);
     Ok(())
 }
 
-/// The layers of a draft that cannot be made, and whose blobs are not here.
-fn missing<'a>(draft: &'a Draft, store: &Store) -> Vec<(&'a LayerSpec, &'a Locked)> {
-    let is_missing = |spec: &LayerSpec| spec.told.is_some_and(|told| !store.contains(&told.descriptor()));
-    draft.specs.iter().zip(&draft.locked).filter(|(spec, _)| is_missing(spec)).collect()
+fn not_here(name: &str, root: &Path, why: &str) -> Problem {
+    Problem::usage(format!("asset `{name}` is not at `{}`, and {why}", root.display()))
+        .help("build once where it is, and commit the lock; or fetch it")
 }
 
 /// How many files and links a layer packs.
@@ -325,6 +316,15 @@ fn key_of(spec: &LayerSpec, packed: &[&Found], level: u32) -> LayerKey {
     LayerKey { destination, assets: packed.iter().map(|found| found.key.clone()).collect(), level, modes }
 }
 
+/// The modes that [`key_of`] wrote down, by paths relative to `/`.
+fn modes_of(key: &LayerKey) -> BTreeMap<PathBuf, u32> {
+    let mode = |line: &String| {
+        let (mode, path) = line.split_once(" /")?;
+        Some((PathBuf::from(path), u32::from_str_radix(mode, 8).ok()?))
+    };
+    key.modes.iter().filter_map(mode).collect()
+}
+
 /// A directory without links, so that both of two are told in the same way.
 fn real(directory: &Path) -> PathBuf {
     directory.canonicalize().unwrap_or_else(|_| directory.to_owned())
@@ -339,19 +339,4 @@ fn relative(path: &Path, from: &Path) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_are_told_from_where_the_lock_is() {
-        for (path, expected) in [
-            ("/w/models", "models"),
-            ("/w/api/models/*.bin", "api/models/*.bin"),
-            ("/w", "."),
-            ("/models", "../models"),
-            ("/other/w/x", "../other/w/x"),
-        ] {
-            assert_eq!(relative(Path::new(path), Path::new("/w")), expected, "{path}");
-        }
-    }
-}
+mod tests;

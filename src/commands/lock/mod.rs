@@ -1,10 +1,12 @@
 //! The lock while images are made: read once, asked for what it knows, and written when all that was found out is.
 //!
-//! - [`assets`]: what the lock makes of assets, here or not.
+//! - [`assets`]: what the lock makes of assets, here or not;
+//! - [`fetch`]: the blobs of those that are not.
 //!
 //! Builds may run at once, so what is written is what the file says then, with this build's findings laid over it.
 
 pub(super) mod assets;
+pub(super) mod fetch;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -81,7 +83,7 @@ impl Locking {
     /// # Errors
     /// When files that Git LFS keeps cannot be read.
     pub(super) fn findings(&self, images: &[(&Draft, &[Layer])], session: &Session) -> Result<Findings> {
-        let mut found = Findings { complete: self.request.complete, ..Findings::default() };
+        let mut found = Findings { complete: self.request.complete, whole: true, ..Findings::default() };
         for (draft, layers) in images {
             found.bases.extend(draft.locked_base.clone());
             let ours = &layers[draft.base_layers.len()..];
@@ -158,7 +160,7 @@ impl Locking {
     /// # Errors
     /// As of [`Locking::check`].
     pub(super) fn foresee(&self, images: &[(&Draft, &[Option<Layer>])], session: &Session) -> Result<()> {
-        let mut found = Findings { complete: self.request.complete, ..Findings::default() };
+        let mut found = Findings { complete: self.request.complete, whole: true, ..Findings::default() };
         let mut unknown = Vec::new();
         for (draft, layers) in images {
             found.bases.extend(draft.locked_base.clone());

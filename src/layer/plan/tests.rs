@@ -16,7 +16,7 @@ fn directory(path: &str) -> Entry {
 }
 
 fn pack(name: &str, entries: Vec<Entry>) -> Pack {
-    Pack { name: name.into(), origin: Origin::Asset, entries }
+    Pack { name: name.into(), origin: Origin::Asset, entries, told_layers: 0 }
 }
 
 /// A usr-merged base.
@@ -70,6 +70,7 @@ fn large_files_have_their_own_layers_and_the_rest_shares_one() {
         name: "bin".into(),
         origin: Origin::Binary,
         entries: vec![file("var/runtime/bootstrap", OWN_LAYER_BYTES)],
+        told_layers: 0,
     };
     let packs =
         vec![pack("m", assets), pack("db", single), pack("h", held), pack("e", vec![directory("opt/e")]), binary];
@@ -158,7 +159,8 @@ fn past_a_hundred_layers_the_smallest_share_one() {
     let packs = |count: u64| {
         let one = |n| pack(&format!("p{n:03}"), vec![file(&format!("var/task/{n:03}"), 1000 - n)]);
         let mut packs: Vec<_> = (0..count).map(one).collect();
-        packs.push(Pack { name: "bin".into(), origin: Origin::Binary, entries: vec![file("bootstrap", 0)] });
+        let entries = vec![file("bootstrap", 0)];
+        packs.push(Pack { name: "bin".into(), origin: Origin::Binary, entries, told_layers: 0 });
         packs
     };
     assert_eq!(plan(packs(94), &Tree::default(), 5).expect("a plan").len(), 95, "as many as there is room for");
@@ -177,5 +179,54 @@ fn past_a_hundred_layers_the_smallest_share_one() {
         assert_eq!(problem.exit(), Exit::Refused);
         assert!(problem.message().contains(&format!("{} layers", base_layers + 2)), "{problem}");
         assert!(problem.next_step().is_some());
+    }
+}
+
+#[test]
+fn the_shared_layer_lies_behind_the_others_whichever_are_the_smallest() {
+    let mut entries: Vec<_> = (0..120).map(|n| file(&format!("var/task/m/{n:03}"), OWN_LAYER_BYTES + n)).collect();
+    entries.push(file("var/task/m/config", 1));
+    let packs = vec![pack("m", entries), pack("db", vec![file("var/task/db", 2 * OWN_LAYER_BYTES)])];
+    let layers = plan(packs, &Tree::default(), 4).expect("a plan");
+    let names: Vec<_> = layers.iter().map(|layer| layer.name.as_str()).collect();
+    assert_eq!(
+        (names.len(), &names[..2], &names[93..]),
+        (96, &["m/026", "m/027"][..], &["m/119", "db", SHARED_NAME][..])
+    );
+    assert_eq!(layers[95].entries.len(), 3 + 26 + 1);
+}
+
+#[test]
+fn what_is_not_here_counts_with_the_layers_it_is_told_to_have() {
+    let here: Vec<_> = (0..60).map(|n| file(&format!("var/task/m/{n:02}"), OWN_LAYER_BYTES + n)).collect();
+    let packs = |told_layers| {
+        let absent = Pack { name: "absent".into(), origin: Origin::Asset, entries: Vec::new(), told_layers };
+        vec![absent, pack("m", here.clone())]
+    };
+    for (told_layers, own, shared) in [(36, 60, 0), (37, 58, 2), (90, 5, 55)] {
+        let layers = plan(packs(told_layers), &Tree::default(), 4).expect("a plan");
+        assert_eq!((layers[0].name.as_str(), layers[0].entries.len()), ("absent", 0), "it shares with nobody");
+        let sharing = layers.iter().find(|layer| layer.name == SHARED_NAME);
+        let files = sharing.map_or(0, |layer| layer.entries.len() - 3);
+        assert_eq!((layers.len() - 1 - sharing.iter().len(), files), (own, shared), "told {told_layers}");
+    }
+    let problem = plan(packs(97), &Tree::default(), 4).expect_err("too many");
+    assert!(problem.message().contains("would have 102 layers"), "{problem}");
+}
+
+#[test]
+fn what_was_made_on_another_base_is_refused_on_this_one() {
+    let modes = |of: &[(&str, u32)]| of.iter().map(|(path, mode)| (PathBuf::from(path), *mode)).collect();
+    for (destination, made_for, refused) in [
+        ("var/task/m", modes(&[]), None),
+        ("opt/x/m", modes(&[]), None),
+        ("tmp/m", modes(&[("tmp", 0o1777)]), None),
+        ("tmp/m", modes(&[]), Some("`m` was locked for a base with other permissions of `/tmp`")),
+        ("opt/m", modes(&[("opt", 0o700)]), Some("`m` was locked for a base with other permissions of `/opt`")),
+        ("usr/m", modes(&[("usr", 0o555), ("usr/lib64", 0o555)]), None),
+        ("lib64/m", modes(&[]), Some("`m` goes through `/lib64`, which is a symlink to `usr/lib64` in the base image")),
+    ] {
+        let fits = fits_base("m", Path::new(destination), &made_for, &base());
+        assert_eq!(fits.err().map(|problem| problem.message().to_owned()).as_deref(), refused, "{destination}");
     }
 }

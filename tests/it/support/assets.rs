@@ -117,7 +117,7 @@ pub(crate) fn asset(directory: &Path, path: &str) -> Asset {
 
 /// The layers of one asset on an empty base.
 pub(crate) fn layers_of(asset: &Asset) -> Result<Vec<LayerSpec>> {
-    let pack = Pack { name: asset.name.clone(), origin: Origin::Asset, entries: walk(asset)? };
+    let pack = Pack { name: asset.name.clone(), origin: Origin::Asset, entries: walk(asset)?, told_layers: 0 };
     plan(vec![pack], &Tree::default(), 0)
 }
 
