@@ -36,9 +36,11 @@ need() { # COMMAND PACKAGE...
 }
 need buildah buildah
 need cc gcc libc6-dev
+need curl curl
 need docker-registry docker-registry
 need fish fish
 need git git
+need ip iproute2
 need podman podman
 need runc runc
 need skopeo skopeo

@@ -143,7 +143,7 @@ pub(super) fn warn_of_misplaced(key: &str, place: Place<'_>, help: &str, session
 }
 
 /// The keys that a table takes, asked of serde, so that no second list can go stale.
-fn keys_taken<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
+pub(super) fn keys_taken<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
     struct Probe<'a>(&'a mut &'static [&'static str]);
     impl<'de> Deserializer<'de> for Probe<'_> {
         type Error = ValueError;

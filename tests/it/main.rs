@@ -14,6 +14,7 @@ mod emulator;
 mod enduring;
 mod fresh;
 mod functions;
+mod guides;
 mod hostile;
 mod init;
 mod levels;
