@@ -56,6 +56,9 @@ pub fn base(text: &str) -> Result<(), String> {
     if text == "scratch" {
         return Ok(());
     }
+    if text.ends_with(".tar") {
+        return Err(format!("a file is written `oci-archive:{text}` or, of `docker save`, `docker-archive:{text}`"));
+    }
     match text.parse::<Reference>() {
         Ok(_) => Ok(()),
         Err(error) => Err(format!("no reference of an image: {error}")),

@@ -50,7 +50,8 @@ const CHECK: &str = "Check Options";
     styles = clap_cargo::style::CLAP_STYLING,
     max_term_width = 100,
     subcommand_required = true,
-    arg_required_else_help = true
+    arg_required_else_help = true,
+    after_help = EXAMPLES
 )]
 pub struct Cli {
     /// What to do.
@@ -103,6 +104,7 @@ pub enum Command {
     /// Say which base images of lambda-image.lock have newer digests
     ///
     /// Prints one line for each: the reference, the platform, the locked digest and the newer one. Changes nothing.
+    #[command(after_help = renew::OUTDATED_EXAMPLES)]
     Outdated(Box<OutdatedArgs>),
     /// Write a first configuration into Cargo.toml
     ///
@@ -122,6 +124,14 @@ pub enum Command {
     #[command(hide = true)]
     Man(ManArgs),
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo lambda-image init
+  cargo lambda-image build
+  cargo lambda-image push --repository shop/thumbnailer --function thumbnailer
+
+See `cargo lambda-image help <COMMAND>` for a command's flags.";
 
 const BUILD_EXAMPLES: &str = "\
 Every flag can be set by an environment variable, CARGO_LAMBDA_IMAGE_<FLAG>, and most by the table

@@ -49,6 +49,9 @@ impl Place<'_> {
 /// What to write instead, where serde's reason does not say it.
 fn next_step(path: &str, why: &str) -> Option<String> {
     let last = path.rsplit('.').next().unwrap_or_default();
+    if let Some(key) = why.strip_prefix("missing field ") {
+        return Some(format!("every asset says with {key} what to pack: `{{ path = \"models\" }}`"));
+    }
     let (found, wanted) = why.strip_prefix("invalid type: ")?.rsplit_once(", expected ")?;
     match (found.split('`').nth(1), wanted) {
         (Some(value), "a string") => Some(format!("write it as a string: `\"{value}\"`")),
