@@ -210,6 +210,7 @@ mod tests {
             &["public.ecr.aws/lambda/provided:al2023", &pinned, "debian", "localhost:5000/a", "scratch", "oci:d:x"],
             &[
                 ("", "empty"),
+                ("image.tar", "written `oci-archive:image.tar` or"),
                 ("oci:", "no path after `oci:`"),
                 ("docker-archive:", "no path"),
                 ("Public/UPPER:x", "no reference"),

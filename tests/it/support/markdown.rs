@@ -23,7 +23,8 @@ pub struct Block {
 pub fn pages() -> Vec<PathBuf> {
     let listed =
         fs::read_dir(repository().join("docs")).expect("pages").map(|entry| entry.expect("a page").file_name());
-    let mut pages: Vec<_> = listed.map(|name| Path::new("docs").join(name)).collect();
+    let pages = listed.map(|name| Path::new("docs").join(name));
+    let mut pages: Vec<_> = pages.filter(|page| page.extension().is_some_and(|it| it == "md")).collect();
     pages.extend(["README.md", "CONTRIBUTING.md", "SECURITY.md"].map(PathBuf::from));
     pages.sort();
     pages
