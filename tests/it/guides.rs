@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use cargo_lambda_image::cli;
 use cargo_lambda_image::cli::values::ColorArg;
 use cargo_lambda_image::config;
+use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 use serde_json::{Value, json};
 
@@ -130,9 +131,14 @@ fn every_block_of_shell_is_run_by_a_test() {
     assert_eq!(found, RUN, "a page's commands are run in a test, or marked as `text`");
 }
 
-/// Every command of the program in the code of all pages, in blocks and between backticks.
+/// Every command of the program in the examples of its help, and in the code of all pages, in blocks and between backticks.
 fn invocations() -> Vec<(PathBuf, String)> {
-    let mut found = Vec::new();
+    let all = cli::Cli::command();
+    let examples = all.get_subcommands().chain([&all]).filter_map(|it| it.get_after_help());
+    let examples = examples.map(|text| text.to_string().replace("\\\n", " ")).collect::<Vec<_>>().join("\n");
+    let typed = examples.lines().map(str::trim).filter(|line| line.starts_with("cargo lambda-image "));
+    let mut found: Vec<_> = typed.map(|line| (PathBuf::from("--help"), line.to_owned())).collect();
+    assert!(found.len() > 20, "{found:?}");
     for page in pages() {
         let blocks: Vec<Block> = blocks(&page);
         let joined = |text: &str| text.replace("\\\n", " ");
