@@ -183,6 +183,9 @@ impl<T> IoContext<T> for std::io::Result<T> {
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Problem::failed(message())
                 .because(error)
                 .help("check who owns it, and its permissions and those of the directories above: `namei -l PATH`"),
+            Err(error) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem => Problem::failed(message())
+                .because(error)
+                .help("work in a copy that can be written; what is generated goes elsewhere with `--target-dir`"),
             Err(error) => Problem::failed(message()).because(error),
         })
     }

@@ -36,11 +36,13 @@ need() { # COMMAND PACKAGE...
 }
 need buildah buildah
 need cc gcc libc6-dev
+need curl curl
 need docker docker.io
 need dockerd docker.io
 need docker-registry docker-registry
 need fish fish
 need git git
+need ip iproute2
 need podman podman
 need runc runc
 need skopeo skopeo

@@ -44,7 +44,9 @@ pub(super) fn resolve(
     let diff_ids = document::diff_ids(&config, what)?;
     if members.len() != diff_ids.len() {
         let (has, lists) = (members.len(), diff_ids.len());
-        return Err(Problem::failed(format!("{what} has {has} layers, and its config lists {lists}")));
+        return Err(
+            Problem::failed(format!("{what} has {has} layers, and its config lists {lists}")).help(document::REMAKE)
+        );
     }
     let pairs = members.iter().zip(diff_ids);
     let layers = pairs.map(|(member, diff_id)| layer(&files, member, diff_id, what, session)).collect::<Result<_>>()?;

@@ -215,6 +215,10 @@ fn values_at_most(json: &[u8]) -> usize {
     count + 1
 }
 
+/// The way on from an image that contradicts itself.
+pub(super) const REMAKE: &str =
+    "the tool that made it wrote it wrong, or somebody changed it since: make or fetch it again";
+
 /// The diff-ids a config lists.
 ///
 /// # Errors
@@ -222,7 +226,7 @@ fn values_at_most(json: &[u8]) -> usize {
 pub(super) fn diff_ids(config: &Value, what: &str) -> Result<Vec<DiffId>> {
     let listed = config.pointer("/rootfs/diff_ids").cloned().unwrap_or(Value::Array(Vec::new()));
     serde_json::from_value(listed).map_err(|error| {
-        Problem::failed(format!("the config of {what} has no proper `rootfs.diff_ids`")).because(error)
+        Problem::failed(format!("the config of {what} has no proper `rootfs.diff_ids`")).because(error).help(REMAKE)
     })
 }
 
@@ -237,7 +241,8 @@ pub(super) fn layers(manifest: &Manifest, config: &Value, what: &str) -> Result<
             "{what} has {} layers, and its config lists {}",
             manifest.layers.len(),
             diff_ids.len()
-        )));
+        ))
+        .help(REMAKE));
     }
     let pairs = manifest.layers.iter().zip(diff_ids);
     pairs.map(|(entry, diff_id)| layer(entry, diff_id, what)).collect()

@@ -56,6 +56,9 @@ pub fn base(text: &str) -> Result<(), String> {
     if text == "scratch" {
         return Ok(());
     }
+    if text.ends_with(".tar") {
+        return Err(format!("a file is written `oci-archive:{text}` or, of `docker save`, `docker-archive:{text}`"));
+    }
     match text.parse::<Reference>() {
         Ok(_) => Ok(()),
         Err(error) => Err(format!("no reference of an image: {error}")),
@@ -207,6 +210,7 @@ mod tests {
             &["public.ecr.aws/lambda/provided:al2023", &pinned, "debian", "localhost:5000/a", "scratch", "oci:d:x"],
             &[
                 ("", "empty"),
+                ("image.tar", "written `oci-archive:image.tar` or"),
                 ("oci:", "no path after `oci:`"),
                 ("docker-archive:", "no path"),
                 ("Public/UPPER:x", "no reference"),

@@ -21,8 +21,3 @@ pub struct InitArgs {
     #[arg(long, value_name = "PATH", help_heading = MANIFEST)]
     pub manifest_path: Option<PathBuf>,
 }
-
-pub(super) const EXAMPLES: &str = "\
-Examples:
-  cargo lambda-image init
-  cargo lambda-image init -p api --workflow";

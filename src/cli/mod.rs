@@ -10,6 +10,7 @@
 )]
 
 pub mod check;
+mod examples;
 mod functions;
 mod init;
 pub mod pages;
@@ -50,7 +51,8 @@ const CHECK: &str = "Check Options";
     styles = clap_cargo::style::CLAP_STYLING,
     max_term_width = 100,
     subcommand_required = true,
-    arg_required_else_help = true
+    arg_required_else_help = true,
+    after_help = examples::ALL
 )]
 pub struct Cli {
     /// What to do.
@@ -66,7 +68,7 @@ pub enum Command {
     /// Compiles the binaries of the package in the release profile and writes one image for each into
     /// `<target directory>/lambda-image/layout`: the base image, the assets as they are listed, the binary last. Prints the
     /// digest of each image.
-    #[command(after_help = BUILD_EXAMPLES)]
+    #[command(after_help = examples::BUILD)]
     Build(Box<BuildArgs>),
 
     /// Bring an image into a registry, Amazon ECR above all, and functions to the image
@@ -75,7 +77,7 @@ pub enum Command {
     /// registry, assets straight from their files, nothing kept on disk. The tags are moved last, once everything is
     /// confirmed. Then each function is brought to the image, and a version and an alias to it where they were asked for.
     /// Prints HOST/REPOSITORY@sha256:... for each image.
-    #[command(after_help = PUSH_EXAMPLES, mut_arg("output", |output| output.hide(true)))]
+    #[command(after_help = examples::PUSH, mut_arg("output", |output| output.hide(true)))]
     Push(Box<PushArgs>),
 
     /// Tell everything in an image that Lambda would refuse or could not run
@@ -83,13 +85,13 @@ pub enum Command {
     /// Judges the image of the project, built if need be, or any other: of a layout, of an archive such as `docker save`
     /// writes, of a registry. Layers are read as streams and unpacked nowhere. Prints a report of all findings, each with
     /// its reason and its fix; the exit code is 3 when one of them is an error.
-    #[command(after_help = verify::EXAMPLES, mut_arg("output", |it| it.hide(true)), mut_arg("no_verify", |it| it.hide(true)))]
+    #[command(after_help = examples::VERIFY, mut_arg("output", |it| it.hide(true)), mut_arg("no_verify", |it| it.hide(true)))]
     Verify(Box<VerifyArgs>),
     /// Print the smallest IAM policy for a push
     ///
     /// Takes the flags of `push`, and the configuration as `push` does. Prints the policy as JSON that lets a caller do all
     /// that this very push may need to do, and nothing else. Nothing is compiled, built or sent.
-    #[command(after_help = POLICY_EXAMPLES, mut_arg("output", |output| output.hide(true)))]
+    #[command(after_help = examples::POLICY, mut_arg("output", |output| output.hide(true)))]
     IamPolicy(Box<PushArgs>),
 
     /// Renew what lambda-image.lock says
@@ -97,58 +99,32 @@ pub enum Command {
     /// Without WHAT, looks up what the tags of all base images mean now, and makes the layers anew that were locked by
     /// another version of this program, for all packages in the workspace. `base` does the former only, and a
     /// destination (`/var/task/models`, or relative to /var/task) makes the layers of that asset anew.
-    #[command(after_help = renew::EXAMPLES)]
+    #[command(after_help = examples::UPDATE)]
     Update(Box<UpdateArgs>),
 
     /// Say which base images of lambda-image.lock have newer digests
     ///
     /// Prints one line for each: the reference, the platform, the locked digest and the newer one. Changes nothing.
+    #[command(after_help = examples::OUTDATED)]
     Outdated(Box<OutdatedArgs>),
     /// Write a first configuration into Cargo.toml
     ///
     /// Adds `[package.metadata.lambda-image]`, or writes lambda-image.toml where there is no Cargo.toml. What cargo-lambda was
     /// told is taken over, and databases, models and other large files lying about are proposed as assets. Nothing
     /// that is there is changed.
-    #[command(after_help = init::EXAMPLES)]
+    #[command(after_help = examples::INIT)]
     Init(InitArgs),
 
     /// Print the completions of a shell
     ///
     /// They complete `cargo-lambda-image`; in bash, zsh and fish `cargo lambda-image` too.
-    #[command(after_help = pages::EXAMPLES)]
+    #[command(after_help = examples::COMPLETIONS)]
     Completions(CompletionsArgs),
 
     /// Write the manual's pages into a directory
     #[command(hide = true)]
     Man(ManArgs),
 }
-
-const BUILD_EXAMPLES: &str = "\
-Every flag can be set by an environment variable, CARGO_LAMBDA_IMAGE_<FLAG>, and most by the table
-[package.metadata.lambda-image] of Cargo.toml or, without a Cargo.toml, by lambda-image.toml.
-
-Examples:
-  cargo lambda-image build --asset models/ --asset data/words.sqlite3:words.sqlite3
-  cargo lambda-image build --arm64 --cargo-build zigbuild
-  cargo lambda-image build -p api --bin resize --output docker-archive:resize.tar
-  cargo lambda-image build --no-binary --base public.ecr.aws/lambda/nodejs:22 --asset dist:.";
-
-const PUSH_EXAMPLES: &str = "\
-Every flag can be set by an environment variable, CARGO_LAMBDA_IMAGE_<FLAG>, and most by the table
-[package.metadata.lambda-image] of Cargo.toml or, without a Cargo.toml, by lambda-image.toml.
-
-Examples:
-  cargo lambda-image push --repository shop/thumbnailer --create-repository
-  cargo lambda-image push --repository shop/thumbnailer --function thumbnailer --alias live
-  cargo lambda-image push --repository shop/{bin} --tag v{version} --dry-run
-  cargo lambda-image push --repository localhost:5000/thumbnailer --asset models/
-  cargo lambda-image push --repository ghcr.io/shop/thumbnailer --image oci-archive:thumbnailer.tar";
-
-const POLICY_EXAMPLES: &str = "\
-Examples:
-  cargo lambda-image iam-policy --repository shop/thumbnailer --function thumbnailer --alias live
-  cargo lambda-image iam-policy --repository shop/thumbnailer --create-repository \\
-      --create-function --role arn:aws:iam::123456789012:role/thumbnailer";
 
 /// A parser of strings that obey a rule.
 fn checked(rule: fn(&str) -> Result<(), String>) -> impl Fn(&str) -> Result<String, String> + Clone {

@@ -24,13 +24,6 @@ pub struct ManArgs {
     pub directory: PathBuf,
 }
 
-pub(super) const EXAMPLES: &str = "\
-Examples:
-  echo 'source <(cargo lambda-image completions bash)' >> ~/.bashrc
-  cargo lambda-image completions zsh > ~/.zfunc/_cargo-lambda-image
-  cargo lambda-image completions fish > ~/.config/fish/completions/cargo-lambda-image.fish
-  cargo lambda-image completions powershell >> $PROFILE";
-
 /// The name of the program's file, which Cargo finds it by.
 const PROGRAM: &str = "cargo-lambda-image";
 

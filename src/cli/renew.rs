@@ -6,12 +6,6 @@ use clap::Args;
 
 use super::{BuildArgs, ManifestArgs, TalkArgs};
 
-pub(super) const EXAMPLES: &str = "\
-Examples:
-  cargo lambda-image update
-  cargo lambda-image update base --dry-run
-  cargo lambda-image update models/large.onnx";
-
 /// What `update` can be told: all that `build` can, so that it finds the same images.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct UpdateArgs {

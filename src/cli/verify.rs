@@ -6,16 +6,6 @@ use super::push::NOT_WITH_AN_IMAGE;
 use super::values::SizeArg;
 use super::{BuildArgs, CHECK, check, checked};
 
-/// The end of the help of `verify`.
-pub(super) const EXAMPLES: &str = "\
-Every rule has a page, `--explain L058`, and `--explain all` lists them.
-
-Examples:
-  cargo lambda-image verify
-  cargo lambda-image verify docker-archive:image.tar
-  cargo lambda-image verify 123456789012.dkr.ecr.eu-west-1.amazonaws.com/shop:v1 --deny warnings
-  cargo lambda-image verify oci:out:resize --message-format sarif > findings.sarif";
-
 /// What an image is judged by, before slow work begins.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 #[command(next_help_heading = CHECK)]

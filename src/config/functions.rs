@@ -120,7 +120,9 @@ impl FunctionSettings {
         match &self.alias {
             Some(alias) => match name::alias(alias) {
                 Ok(()) => Ok(Release::Alias(alias.clone())),
-                Err(why) => Err(Problem::usage(format!("`{alias}` is no name of an alias")).because(why)),
+                Err(why) => Err(Problem::usage(format!("`{alias}` is no name of an alias"))
+                    .because(why)
+                    .help("an alias is called as `live` or `beta-2` are")),
             },
             None if self.publish == Some(true) => Ok(Release::Version),
             None => Ok(Release::Code),

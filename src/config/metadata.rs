@@ -49,6 +49,9 @@ impl Place<'_> {
 /// What to write instead, where serde's reason does not say it.
 fn next_step(path: &str, why: &str) -> Option<String> {
     let last = path.rsplit('.').next().unwrap_or_default();
+    if let Some(key) = why.strip_prefix("missing field ") {
+        return Some(format!("every asset says with {key} what to pack: `{{ path = \"models\" }}`"));
+    }
     let (found, wanted) = why.strip_prefix("invalid type: ")?.rsplit_once(", expected ")?;
     match (found.split('`').nth(1), wanted) {
         (Some(value), "a string") => Some(format!("write it as a string: `\"{value}\"`")),
@@ -143,7 +146,7 @@ pub(super) fn warn_of_misplaced(key: &str, place: Place<'_>, help: &str, session
 }
 
 /// The keys that a table takes, asked of serde, so that no second list can go stale.
-fn keys_taken<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
+pub(super) fn keys_taken<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
     struct Probe<'a>(&'a mut &'static [&'static str]);
     impl<'de> Deserializer<'de> for Probe<'_> {
         type Error = ValueError;

@@ -96,7 +96,8 @@ fn verbosity(talk: &TalkArgs, environment: &Environment) -> Result<Verbosity> {
     }
     let set = |name| environment.truth(name).map(|value| value == Some(true));
     match (set("CARGO_TERM_VERBOSE")?, set("CARGO_TERM_QUIET")?) {
-        (true, true) => Err(Problem::usage("CARGO_TERM_VERBOSE and CARGO_TERM_QUIET cannot both be true")),
+        (true, true) => Err(Problem::usage("CARGO_TERM_VERBOSE and CARGO_TERM_QUIET cannot both be true")
+            .help("unset one of them, or say `-v` or `-q`, which outrank both")),
         (true, false) => Ok(Verbosity::Verbose(1)),
         (false, true) => Ok(Verbosity::Quiet),
         (false, false) => Ok(Verbosity::Normal),
@@ -108,7 +109,9 @@ fn color(asked: Option<ColorArg>, environment: &Environment) -> Result<Color> {
         (Some(asked), _) => asked,
         (None, None) => ColorArg::Auto,
         (None, Some(value)) => value.to_string_lossy().parse().map_err(|why: String| {
-            Problem::usage(format!("`{}` is no value of CARGO_TERM_COLOR", value.display())).because(why)
+            Problem::usage(format!("`{}` is no value of CARGO_TERM_COLOR", value.display()))
+                .because(why)
+                .help("unset it, or say `--color`, which outranks it")
         })?,
     };
     let unwanted = environment.get("NO_COLOR").is_some() || is_dumb(environment);
@@ -130,7 +133,8 @@ fn progress(verbosity: Verbosity, environment: &Environment) -> Result<Progress>
         Some("never") => Progress::Never,
         Some(other) => {
             return Err(Problem::usage(format!("`{other}` is no value of CARGO_TERM_PROGRESS_WHEN"))
-                .because("must be auto, always, or never"));
+                .because("must be auto, always, or never")
+                .help("unset it: bars are for terminals that can show them"));
         }
     };
     Ok(if verbosity == Verbosity::Quiet { Progress::Never } else { progress })
@@ -141,7 +145,8 @@ fn progress_columns(environment: &Environment) -> Result<Option<u16>> {
     match value.to_str().and_then(|text| text.parse().ok()) {
         Some(columns) => Ok(Some(columns)),
         None => Err(Problem::usage(format!("`{}` is no value of CARGO_TERM_PROGRESS_WIDTH", value.display()))
-            .because("must be a number of columns")),
+            .because("must be a number of columns")
+            .help("unset it: bars are as wide as the terminal")),
     }
 }
 

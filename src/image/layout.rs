@@ -44,7 +44,10 @@ pub fn reachable(store: &Store) -> Result<HashSet<Digest>> {
     let path = store.layout_path().join(INDEX_FILE);
     let mut found = HashSet::new();
     if let Some(bytes) = read(&path)? {
-        let index = Index::parse(&bytes).ok_or_else(|| Problem::failed(format!("`{}` is damaged", path.display())))?;
+        let index = Index::parse(&bytes).ok_or_else(|| {
+            Problem::failed(format!("`{}` is damaged", path.display()))
+                .help("delete the `lambda-image` directory it is in, and build again: all of it can be made anew")
+        })?;
         for manifest in index.manifests() {
             follow(store, manifest, MAX_NESTING, &mut found);
         }

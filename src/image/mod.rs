@@ -176,6 +176,7 @@ fn rename(layer: &Layer, media_types: MediaTypes) -> Result<Descriptor> {
             layer.name,
             units::size(layer.descriptor.size),
             other.escape_debug()
-        ))),
+        ))
+        .help("convert the image: `skopeo copy --dest-compress-format gzip --dest-force-compress-format`")),
     }
 }

@@ -53,7 +53,8 @@ pub fn walk(asset: &Asset) -> Result<Vec<Entry>> {
     match fs::symlink_metadata(&root) {
         Ok(_) => {
             let destination = destination(asset, &root)?;
-            return Walk::new(asset, root)?.path(&destination);
+            let entries = Walk::new(asset, root.clone())?.path(&destination)?;
+            return if is_directory(&root)? && is_empty(&entries) { Err(empty(asset, &root)) } else { Ok(entries) };
         }
         // A directory above that may not be searched hides whether it is there.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error).or_failed(|| stat(&root)),
@@ -76,6 +77,25 @@ pub fn walk(asset: &Asset) -> Result<Vec<Entry>> {
             .help(format!("the pattern was looked for below `{}`", prefix.display())));
     }
     Ok(entries)
+}
+
+/// Whether there is nothing but directories.
+fn is_empty(entries: &[Entry]) -> bool {
+    entries.iter().all(|entry| matches!(entry.content, Content::Directory { .. }))
+}
+
+/// A directory without files is what a failed download or a submodule leaves, and a function would miss them live only.
+fn empty(asset: &Asset, root: &Path) -> Problem {
+    let problem = Problem::usage(format!("asset `{}` has no files", asset.shown));
+    if asset.exclude.is_empty() {
+        problem
+            .because(io::Error::other(format!("`{}` is an empty directory", root.display())))
+            .help("bring them: `git submodule update --init` if it is one; `--assets-from-lock` wants it removed")
+    } else {
+        problem
+            .because(io::Error::other(format!("`exclude` leaves nothing of `{}`", root.display())))
+            .help("patterns of `exclude` are relative to the asset's path")
+    }
 }
 
 /// Whether there is nothing at an asset's path, or nothing that its glob matches.

@@ -4,6 +4,7 @@
 //! model's digest under another's name: each entry carries a checksum over its lines.
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::fs::{self, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -46,11 +47,13 @@ pub fn read(path: &Path) -> Result<Lock> {
 /// # Errors
 /// When it cannot be written.
 pub fn write(path: &Path, lock: &Lock) -> Result<()> {
-    replace(path, &render(lock)).map_err(|problem| match problem.next_step() {
-        Some(_) => problem,
-        None => {
-            problem.help(format!("run once where {FILE_NAME} can be written and commit it; `--locked` never writes it"))
+    replace(path, &render(lock)).map_err(|problem| {
+        let cause = problem.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+        let read_only = cause.is_some_and(|error| error.kind() == io::ErrorKind::ReadOnlyFilesystem);
+        if problem.next_step().is_some() && !read_only {
+            return problem;
         }
+        problem.help(format!("run once where {FILE_NAME} can be written and commit it; `--locked` never writes it"))
     })
 }
 

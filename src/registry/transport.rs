@@ -299,7 +299,9 @@ impl Transport {
             }
             url = self.redirected(&url, &response)?;
         }
-        Err(Problem::failed(format!("more than {MAX_REDIRECTS} redirects from {}", redacted(&call.url))).into())
+        Err(Problem::failed(format!("more than {MAX_REDIRECTS} redirects from {}", redacted(&call.url)))
+            .help("a proxy or a mirror sends requests in a circle: ask who runs it")
+            .into())
     }
 
     /// Credentials go to the registry itself and nowhere else.

@@ -128,10 +128,24 @@ impl Talk {
     fn locked(&self, path: &Path, changes: &[String]) {
         const FEW: usize = 4;
         if self.verbose || changes.len() <= FEW {
-            changes.iter().for_each(|change| self.status(GOOD, "Locking", change));
+            changes.iter().for_each(|change| self.status(GOOD, "Locking", &self.brief(change)));
         } else {
             self.status(GOOD, "Locking", &format!("{} in {}", count(changes.len(), "change"), path.display()));
         }
+    }
+
+    /// A line in which digests are as short as everywhere on a terminal; the lock has them in full.
+    fn brief(&self, line: &str) -> String {
+        const ALGORITHM: &str = "sha256:";
+        const SHORT: usize = 12;
+        let mut parts = line.split(ALGORITHM);
+        let first = parts.next().unwrap_or_default().to_owned();
+        parts.fold(first, |text, part| {
+            let digits = part.bytes().take_while(u8::is_ascii_hexdigit).count();
+            let kept = if self.verbose { digits } else { digits.min(SHORT) };
+            let algorithm = if kept < digits { "" } else { ALGORITHM };
+            format!("{text}{algorithm}{}{}", &part[..kept], &part[digits..])
+        })
     }
 
     /// Says that a signal was heard; said even when quiet, since the program does not end at once.

@@ -371,15 +371,16 @@ fn a_reader_that_left_is_no_failure_but_a_full_disk_is() {
 
 #[test]
 fn what_became_of_the_lock_is_talk_and_a_dry_runs_answer() {
-    let (path, few) = (Path::new("p/lambda-image.lock"), ["layer `/a`: is added".to_owned()]);
+    let (path, few) =
+        (Path::new("p/lambda-image.lock"), [format!("layer `/a`: is added: {}, a -> b", Digest::of(b"few"))]);
     let many = ["1", "2", "3", "4", "5"].map(str::to_owned);
     let locked = |changes, dry_run| Event::Locked { path, changes, dry_run };
     let (old, new) = (Digest::of(b"old"), Digest::of(b"new"));
     let compared = |newest| Event::BaseCompared { reference: "a:1", platform: "linux/arm64", locked: old, newest };
     for (event, stdout, stderr) in [
-        (locked(&few, false), String::new(), "     Locking layer `/a`: is added\n"),
+        (locked(&few, false), String::new(), "     Locking layer `/a`: is added: fa95e5080882, a -> b\n"),
         (locked(&many, false), String::new(), "     Locking 5 changes in p/lambda-image.lock\n"),
-        (locked(&few, true), "layer `/a`: is added\n".to_owned(), ""),
+        (locked(&few, true), format!("{}\n", few[0]), ""),
         (compared(old), String::new(), "     Current a:1 for linux/arm64\n"),
         (compared(new), format!("a:1 linux/arm64 {old} -> {new}\n"), ""),
     ] {
@@ -389,7 +390,7 @@ fn what_became_of_the_lock_is_talk_and_a_dry_runs_answer() {
     let (stdout, _) = printed(json, &[locked(&few, true), compared(new)]);
     let expected = format!(
         "{}\n{}\n",
-        r#"{"reason":"locked","path":"p/lambda-image.lock","changes":["layer `/a`: is added"],"dry_run":true}"#,
+        format_args!(r#"{{"reason":"locked","path":"p/lambda-image.lock","changes":["{}"],"dry_run":true}}"#, few[0]),
         format_args!(
             r#"{{"reason":"base-compared","reference":"a:1","platform":"linux/arm64","locked":"{old}","newest":"{new}","outdated":true}}"#
         ),

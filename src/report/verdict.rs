@@ -8,7 +8,7 @@ use crate::finding::{Finding, Severity, Verdict};
 use crate::units;
 
 /// Where lines are broken: reports are read in terminals, logs and issues.
-const COLUMNS: usize = 100;
+const COLUMNS: usize = 80;
 
 /// The report on all images.
 pub(super) fn render(verdicts: &[Verdict]) -> String {
@@ -135,14 +135,14 @@ mod tests {
              \n\
              \x20     12 B  table\n\
              \x20 - layer 1, /b\\u{1b}: two\n\
-             \x20 why: a reason of some length that has to be broken into two lines since terminals are not that\n\
-             \x20      wide\n\
+             \x20 why: a reason of some length that has to be broken into two lines since\n\
+             \x20      terminals are not that wide\n\
              \x20 fix: do it\n\
              \n\
              warning[L070]: a title\n\
              \x20 - layer 1, /c: three\n\
-             \x20 why: a reason of some length that has to be broken into two lines since terminals are not that\n\
-             \x20      wide\n\
+             \x20 why: a reason of some length that has to be broken into two lines since\n\
+             \x20      terminals are not that wide\n\
              \x20 fix: do it\n\
              \n\
              Found 2 errors, 1 warning.\n"

@@ -51,7 +51,9 @@ pub fn wait(path: &Path, hold: Hold, what: &'static str, session: &Session) -> R
             // As Cargo does where a file system knows no locks.
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => return Ok(file),
             Err(TryLockError::Error(error)) => {
-                return Err(Problem::failed(format!("could not lock `{}`", path.display())).because(error));
+                return Err(Problem::failed(format!("could not lock `{}`", path.display()))
+                    .because(error)
+                    .help("keep the target directory on a disk of this machine, with `--target-dir`"));
             }
         }
         session.check()?;

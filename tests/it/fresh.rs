@@ -236,7 +236,8 @@ fn an_asset_of_which_a_part_is_missing_is_an_error() {
     fs::remove_file(fresh.path("models/a.bin")).expect("removed");
     let run = fresh.build().args(["--binary-path", "app", "--assets-from-lock"]).run();
     assert_eq!(run.code, 2, "{}", run.stderr);
-    assert!(run.stderr.contains("is only partly at"), "{}", run.stderr);
+    assert!(run.stderr.contains("asset `models` has no files"), "{}", run.stderr);
+    assert!(run.stderr.contains("`--assets-from-lock` wants it removed"), "{}", run.stderr);
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod enduring;
 mod excess;
 mod fresh;
 mod functions;
+mod guides;
 mod hostile;
 mod init;
 mod levels;

@@ -11,7 +11,7 @@ use cargo_lambda_image::oci::{Digest, media_type};
 use serde_json::{Value, json};
 
 use crate::support::images::{Family, TestImage, gzip, tar};
-use crate::support::program::Outcome;
+use crate::support::program::{Outcome, Program};
 use crate::support::project::{AMD64, ARM64, Project, files_below, write_images, write_layout};
 use crate::support::tools::succeed;
 
@@ -60,6 +60,7 @@ fn assets_that_cannot_be_packed() {
     for (directory, file) in [("white", ".wh.gone"), ("env", ".env.local"), ("ssh", ".ssh/config")] {
         project.write(&format!("{directory}/{file}"), "x");
     }
+    fs::create_dir_all(project.path("hollow/inner")).expect("made");
     project.write("key/server.pem", "-----BEGIN PRIVATE KEY-----\n");
     for (directory, target) in [("absolute", "/etc/hostname"), ("above", "../file"), ("dangling", "nothing")] {
         fs::create_dir(project.path(directory)).expect("made");
@@ -70,6 +71,7 @@ fn assets_that_cannot_be_packed() {
         ("nothere", Said(2, &["no such asset `nothere`", &format!("nothing at `{root}/nothere`"), &root])),
         ("data/[a", Said(2, &["asset `data/[a` has a malformed pattern in `path`", "is written `[[]`"])),
         ("nothere/*", Said(2, &["no such asset `nothere/*`", "no directory `", &root])),
+        ("hollow", Said(2, &["asset `hollow` has no files", "/hollow` is an empty directory", "git submodule"])),
         ("data/*.bin", Said(2, &["asset `data/*.bin` matches nothing", &format!("below `{root}/data`")])),
         ("fifo", Said(2, &["/fifo` is a FIFO", "remove it or exclude it"])),
         ("socket", Said(2, &["/socket` is a socket", "remove it or exclude it"])),
@@ -249,6 +251,11 @@ fn settings_of_the_wrong_form() {
         ("tags = \"v1\"", Said(2, &["`tags` in `", "write a list: `tags = [\"...\"]`"])),
         ("assets = \"a\"", Said(2, &["`assets` in `", "assets = [{ path"])),
         ("assets = [\"a\"]", Said(2, &["`assets[0]` in `", "{ path"])),
+        ("assets = [{ pth = \"a\" }]", Said(2, &["`assets[0]` in `", "missing field `path`", "{ path"])),
+        (
+            "assets = [{ path = \"data\", exclude = [\"**\"] }]",
+            Said(2, &["`exclude` leaves nothing of", "relative to"]),
+        ),
         ("compression-level = \"1\"", Said(2, &["`compression-level` in `", "a whole number"])),
         ("publish = \"yes\"", Said(2, &["`publish` in `", "`true` or `false`"])),
     ] {
@@ -258,6 +265,52 @@ fn settings_of_the_wrong_form() {
     }
     project.write("lambda-image.toml", b"# \xff");
     refused(&project, &["--no-binary"], &Said(2, &["is not UTF-8", "save it as UTF-8"]));
+}
+
+#[test]
+fn variables_of_cargo_with_other_values() {
+    let project = project();
+    for (variables, said) in [
+        (&[("CARGO_TERM_COLOR", "blue")][..], Said(2, &["no value of CARGO_TERM_COLOR", "`--color`"])),
+        (&[("CARGO_TERM_PROGRESS_WHEN", "later")], Said(2, &["no value of CARGO_TERM_PROGRESS_WHEN", "unset it"])),
+        (&[("CARGO_TERM_PROGRESS_WIDTH", "wide")], Said(2, &["no value of CARGO_TERM_PROGRESS_WIDTH", "unset it"])),
+        (&[("CARGO_TERM_VERBOSE", "true"), ("CARGO_TERM_QUIET", "true")], Said(2, &["cannot both be", "`-v` or `-q`"])),
+    ] {
+        let program = project.build().args(["--no-binary", "--asset", "data"]);
+        let program = variables.iter().fold(program, |program, (name, value)| program.env(name, *value));
+        check(&format!("{variables:?}"), &said, &program.run());
+    }
+}
+
+#[test]
+fn a_home_is_not_needed() {
+    let project = project();
+    let built = project.build().args(["--no-binary", "--asset", "data"]).env("HOME", "/proc").succeed();
+    assert_eq!(built, project.build().args(["--no-binary", "--asset", "data"]).succeed());
+    let pushed = project.push().args(["--no-binary", "--repository", "shop/x"]).env("HOME", "/proc");
+    let pushed = pushed.env("AWS_EC2_METADATA_DISABLED", "true").env("AWS_REGION", "eu-west-1").run();
+    check("a login", &Said(1, &["credentials", "aws"]), &pushed);
+}
+
+/// A checkout of somebody else's, or a container's: nothing can be written there, not even by root.
+#[test]
+fn what_cannot_be_written_to_says_where_else() {
+    let project = project();
+    let elsewhere = tempfile::TempDir::new().expect("a directory");
+    let script = r#"mount --bind "$PWD" "$PWD" && mount -o remount,bind,ro "$PWD" && cd "$PWD" && exec "$0" "$@""#;
+    let read_only = |program: Program| program.under("unshare", ["--mount", "sh", "-c", script]).run();
+    let build = project.build().args(["--no-binary", "--asset", "data"]);
+    let here = Said(1, &["could not", "/target/lambda-image", "Read-only", "`--target-dir`"]);
+    check("a build", &here, &read_only(build));
+    let build = project.build().args(["--no-binary", "--asset", "file", "--target-dir"]).arg(elsewhere.path());
+    let outcome = read_only(build);
+    assert_eq!(outcome.code, 1, "{}", outcome.stderr);
+    for text in ["could not write `", "lambda-image.lock`", "Read-only", "help: run once where", "`--locked` never"] {
+        assert!(outcome.stderr.contains(text), "no `{text}` in {}", outcome.stderr);
+    }
+    fs::remove_file(project.path("lambda-image.toml")).expect("removed");
+    let table = Said(1, &["could not write `", "lambda-image.toml`", "Read-only", "a copy that can be written"]);
+    check("a table", &table, &read_only(Program::of("init", project.root())));
 }
 
 #[test]

@@ -102,7 +102,7 @@ fn excludes_start_at_the_asset_and_at_a_globs_prefix() {
         ("a", &["**/*.tmp", "./b/d/", ".git/**", "gone"], &["a/", "a/.git/", "a/b/", "a/b/c/", "a/keep"]),
         ("a/*", &["b/x.tmp", "b/d", ".git", "x.tmp", "gone"], &["a/b/", "a/b/c/", "a/keep"]),
         ("*", &["a/b", "a/.git/config", "a/gone"], &["a/", "a/.git/", "a/keep", "a/x.tmp"]),
-        ("a/b", &["d", "x.tmp"], &["a/b/", "a/b/c/"]),
+        ("a/b", &["c", "x.tmp"], &["a/b/", "a/b/d/", "a/b/d/e"]),
     ];
     for (path, exclude, expected) in table {
         for follow_symlinks in [false, true] {

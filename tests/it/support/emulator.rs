@@ -59,6 +59,16 @@ impl Podman {
         succeed(self.command().current_dir(directory).args(arguments)).trim().to_owned()
     }
 
+    /// A program that is podman with this storage, behind `enter`, and whose `run` is Lambda's sandbox.
+    pub fn script(&self, enter: &str) -> String {
+        let command = self.command();
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        let podman: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+        let sandbox: Vec<_> = SANDBOX.into_iter().filter(|it| *it != "--rm" && !it.starts_with("--name")).collect();
+        let run = format!("shift; set -- run {} \"$@\"", sandbox.join(" "));
+        format!("if [ \"$1\" = run ]; then {run}; fi\nexec {enter} {} \"$@\"", podman.join(" "))
+    }
+
     /// `podman load` of an archive; the loaded image's id.
     pub fn load(&self, archive: &Path) -> String {
         succeed(self.command().args(["load", "--quiet", "--input"]).arg(archive));
