@@ -4,6 +4,7 @@
 //! and the request to stop.
 
 pub mod function;
+pub mod run;
 
 use std::fmt;
 use std::path::Path;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use self::function::{DeployedFunction, FunctionPlan, FunctionStep};
+use self::run::{Hidden, Phase};
 use crate::finding::{Finding, Verdict};
 use crate::oci::{DiffId, Digest};
 use crate::problem::{Exit, Problem, Result};
@@ -22,6 +24,10 @@ use crate::problem::{Exit, Problem, Result};
 #[expect(missing_docs, reason = "each variant's sentence names its fields")]
 #[derive(Debug, Clone)]
 pub enum Event<'a> {
+    /// A part of the run began, and the one before it is over.
+    PhaseStarted { phase: Phase<'a> },
+    /// A secret is about to be used for the first time; it may be told more than once.
+    SecretLearned { secret: Hidden<'a> },
     /// A line of cargo's JSON messages, as cargo printed it.
     CargoMessage { line: &'a str },
     /// A base image's reference is being resolved.
@@ -66,6 +72,8 @@ pub enum Event<'a> {
     FunctionWaiting { name: &'a str, version: Option<&'a str>, doing: &'a str, elapsed: Duration, limit: Duration },
     /// A function is as it was asked to be, whether or not something had to be done.
     FunctionUpdated { package: &'a str, bin: &'a str, function: &'a DeployedFunction },
+    /// Functions of an image that was pushed are brought to it: what its result file says now.
+    ImageDeployed { image: &'a ImageResult },
     /// The IAM policy that was asked for, as JSON.
     PolicyTold { policy: &'a str },
     /// An image is complete.

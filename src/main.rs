@@ -5,21 +5,29 @@ use std::time::Duration;
 
 use cargo_lambda_image::cli::{self, Command};
 use cargo_lambda_image::commands;
-use cargo_lambda_image::config::{self, Color, Environment, Progress, Verbosity};
+use cargo_lambda_image::config::{self, Color, Environment, OutputsRequest, Progress, Verbosity};
 use cargo_lambda_image::event::Session;
 use cargo_lambda_image::problem::{Exit, IoContext as _, Problem, Result};
-use cargo_lambda_image::report::{Format, Report, Settings, When};
+use cargo_lambda_image::report::{Files, Format, Report, Settings, When};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 fn main() -> ExitCode {
-    match prepare() {
-        Ok((command, environment, settings)) => {
+    let environment = match Environment::capture() {
+        Ok(environment) => environment,
+        Err(problem) => return Report::stdio(&Settings::default()).conclude(Err(problem)),
+    };
+    match prepare(&environment) {
+        Ok((command, settings)) => {
             let report = Report::stdio(&settings);
             let session = Session::new(Box::new(report.clone()));
-            report.conclude(run(command, &environment, &session, &report))
+            let outcome = report.check_files().and_then(|()| run(command, &environment, &session, &report));
+            report.conclude(outcome)
         }
         Err(Ending::Told(code)) => code,
-        Err(Ending::Failed(problem)) => Report::stdio(&Settings::default()).conclude(Err(problem)),
+        Err(Ending::Failed(problem)) => {
+            let settings = Settings { actions: config::in_actions(&environment), ..Settings::default() };
+            Report::stdio(&settings).conclude(Err(problem))
+        }
     }
 }
 
@@ -30,15 +38,21 @@ enum Ending {
     Failed(Problem),
 }
 
-/// What to do, in which surroundings, and how to talk about it.
-fn prepare() -> Result<(Command, Environment, Settings), Ending> {
-    let environment = Environment::capture().map_err(Ending::Failed)?;
-    let cli = cli::parse(std::env::args_os(), config::help_color(&environment)).map_err(|error| {
+/// What to do, and how to talk about it.
+fn prepare(environment: &Environment) -> Result<(Command, Settings), Ending> {
+    let cli = cli::parse(std::env::args_os(), config::help_color(environment)).map_err(|error| {
+        if config::in_actions(environment)
+            && let Some(message) = cli::refusal(&error)
+        {
+            return Ending::Failed(Problem::usage(message));
+        }
         // With stderr gone there is nobody to tell; the exit code still does.
         let _ = error.print();
         Ending::Told(ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)))
     })?;
-    let talk = config::talk_request(cli.command.talk(), &environment).map_err(Ending::Failed)?;
+    let talk = config::talk_request(cli.command.talk(), environment).map_err(Ending::Failed)?;
+    let OutputsRequest { actions, output, summary, dotenv } =
+        config::outputs_request(&cli.command, environment).map_err(Ending::Failed)?;
     if talk.sarif && !matches!(cli.command, Command::Verify(_)) {
         let problem = Problem::usage("`--message-format sarif` is the form of a report, which `verify` makes");
         return Err(Ending::Failed(problem.help("use `json`, or run `cargo lambda-image verify`")));
@@ -63,8 +77,10 @@ fn prepare() -> Result<(Command, Environment, Settings), Ending> {
             Progress::Never => When::Never,
         },
         progress_columns: talk.progress_columns,
+        actions,
+        files: Files { output, summary, dotenv },
     };
-    Ok((cli.command, environment, settings))
+    Ok((cli.command, settings))
 }
 
 /// Runs the command to its end, or to where a signal lets it end.

@@ -22,6 +22,7 @@ mod verify;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
+use clap::error::ErrorKind;
 use clap::{ArgAction, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use functions::FunctionArgs;
@@ -86,12 +87,14 @@ pub enum Command {
     /// writes, of a registry. Layers are read as streams and unpacked nowhere. Prints a report of all findings, each with
     /// its reason and its fix; the exit code is 3 when one of them is an error.
     #[command(after_help = examples::VERIFY, mut_arg("output", |it| it.hide(true)), mut_arg("no_verify", |it| it.hide(true)))]
+    #[command(mut_arg("output_env", |it| it.hide(true)))]
     Verify(Box<VerifyArgs>),
     /// Print the smallest IAM policy for a push
     ///
     /// Takes the flags of `push`, and the configuration as `push` does. Prints the policy as JSON that lets a caller do all
     /// that this very push may need to do, and nothing else. Nothing is compiled, built or sent.
     #[command(after_help = examples::POLICY, mut_arg("output", |output| output.hide(true)))]
+    #[command(mut_arg("output_env", |it| it.hide(true)))]
     IamPolicy(Box<PushArgs>),
 
     /// Renew what lambda-image.lock says
@@ -99,13 +102,13 @@ pub enum Command {
     /// Without WHAT, looks up what the tags of all base images mean now, and makes the layers anew that were locked by
     /// another version of this program, for all packages in the workspace. `base` does the former only, and a
     /// destination (`/var/task/models`, or relative to /var/task) makes the layers of that asset anew.
-    #[command(after_help = examples::UPDATE)]
+    #[command(after_help = examples::UPDATE, mut_arg("output_env", |it| it.hide(true)))]
     Update(Box<UpdateArgs>),
 
     /// Say which base images of lambda-image.lock have newer digests
     ///
     /// Prints one line for each: the reference, the platform, the locked digest and the newer one. Changes nothing.
-    #[command(after_help = examples::OUTDATED)]
+    #[command(after_help = examples::OUTDATED, mut_arg("output_env", |it| it.hide(true)))]
     Outdated(Box<OutdatedArgs>),
     /// Write a first configuration into Cargo.toml
     ///
@@ -355,6 +358,13 @@ pub struct TalkArgs {
     /// Form of what is printed to stdout [default: human]
     #[arg(long, value_name = "FMT", help_heading = OUTPUT)]
     pub message_format: Option<MessageFormatArg>,
+
+    /// Also write what became of each image to FILE, as the variables of a dotenv file
+    ///
+    /// IMAGE_URI, DIGEST, FUNCTION_VERSION, PUSHED_BYTES and SKIPPED_BYTES, as far as there are any; with several images
+    /// each is followed by `_` and the binary's name in capitals. The file is written once all is done, as a whole.
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    pub output_env: Option<PathBuf>,
 }
 
 /// Parses what was typed. Cargo passes the subcommand's name as first argument, which may be missing.
@@ -372,6 +382,16 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, color: ColorArg) -> 
     let mut command = Cli::command().color(color.into());
     let matches = command.try_get_matches_from_mut(arguments)?;
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// What is wrong with what was typed, in clap's words without its colours; nothing for help and the version.
+#[must_use]
+pub fn refusal(error: &clap::Error) -> Option<String> {
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return None;
+    }
+    let text = error.render().to_string();
+    Some(text.strip_prefix("error: ").unwrap_or(&text).trim_end().to_owned())
 }
 
 /// What `--color` says, looked for by hand since it must be known before parsing can fail.

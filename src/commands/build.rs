@@ -15,6 +15,7 @@ use super::login::Logins;
 use crate::aws;
 use crate::base::reference::BaseReference;
 use crate::config::{BuildRequest, ImageRequest, Output};
+use crate::event::run::Phase;
 use crate::event::{Event, Session};
 use crate::image::result as result_file;
 use crate::image::{archive, layout};
@@ -43,6 +44,7 @@ pub async fn run(request: BuildRequest, session: &Session) -> Result<()> {
         Drafting { request: &request, base_bytes, locking: &locking, logins: &logins, store: &store, session };
     let drafts = drafting.drafts(binaries).await?;
     fetch::blobs(&request, &drafts, &logins, &store, session).await?;
+    session.emit(&Event::PhaseStarted { phase: Phase::Layers });
     let (drafts, layers) = make_layers(drafts, &request, &store, session).await?;
     let (drafts, layers, found) = {
         let (locking, session) = (Arc::clone(&locking), session.clone());

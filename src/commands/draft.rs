@@ -16,6 +16,7 @@ use crate::cargo;
 use crate::check::binary::{self, Libc};
 use crate::check::limits::{self, LayerSize};
 use crate::config::{BinarySource, BuildRequest, Checks, Format, ImageRequest};
+use crate::event::run::Phase;
 use crate::event::{Event, ImageResult, LayerResult, Session};
 use crate::image::placement::{self, Placement, StartRequest};
 use crate::image::{self, Image, ImageSpec, MediaTypes};
@@ -43,6 +44,7 @@ pub(super) async fn binaries(request: &BuildRequest, session: &Session) -> Resul
     let mut compiled = match request.compile.clone() {
         None => Vec::new(),
         Some(compile) => {
+            session.emit(&Event::PhaseStarted { phase: Phase::Compile });
             let session = session.clone();
             blocking(move || cargo::build(&compile, &session)).await?
         }
@@ -105,6 +107,7 @@ impl Drafting<'_> {
     /// # Errors
     /// The first image that cannot be made.
     pub(super) async fn drafts(&self, binaries: Vec<Option<Binary>>) -> Result<Vec<Draft>> {
+        self.session.emit(&Event::PhaseStarted { phase: Phase::Base });
         let mut bases = HashMap::new();
         let mut drafts = Vec::new();
         for (image, binary) in self.request.images.iter().zip(binaries) {

@@ -122,13 +122,14 @@ pub(super) fn merge_manifest(typed: ManifestArgs, asked: ManifestArgs) -> Manife
 }
 
 pub(super) fn merge_talk(typed: TalkArgs, asked: TalkArgs) -> TalkArgs {
-    let TalkArgs { verbose, quiet, color, message_format } = asked;
+    let TalkArgs { verbose, quiet, color, message_format, output_env } = asked;
     let says_loudness = typed.quiet || typed.verbose > 0;
     TalkArgs {
         verbose: if says_loudness { typed.verbose } else { verbose },
         quiet: if says_loudness { typed.quiet } else { quiet },
         color: typed.color.or(color),
         message_format: typed.message_format.or(message_format),
+        output_env: typed.output_env.or(output_env),
     }
 }
 

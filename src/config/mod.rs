@@ -10,6 +10,7 @@ mod functions;
 mod init;
 mod merge;
 mod metadata;
+mod outputs;
 mod project;
 mod push;
 mod reference;
@@ -34,6 +35,7 @@ pub use crate::layer::walk::Asset;
 pub use destination::{Destination, Repository};
 pub use environment::Environment;
 pub use init::init_request;
+pub use outputs::{OutputsRequest, in_actions, outputs_request};
 pub use push::{ExistingRequest, PushRequest, PushSource, push_request};
 pub use reference::reference;
 pub use renew::{OutdatedRequest, Renewed, UpdateRequest, outdated_request, update_request};
@@ -172,7 +174,9 @@ const LAST_EPOCH: u64 = 253_402_300_799;
 /// Class usage for anything that is not there, malformed or contradictory; cargo's class when it cannot read the project.
 pub fn build_request(typed: &BuildArgs, environment: &Environment, session: &Session) -> Result<BuildRequest> {
     let args = environment::over_environment(typed, environment, session)?;
-    merged_request(&args, environment, session)
+    let request = merged_request(&args, environment, session)?;
+    outputs::refuse_alike(&args.talk, &request.images)?;
+    Ok(request)
 }
 
 /// What flags ask for that are merged with the environment's.

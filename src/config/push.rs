@@ -16,7 +16,7 @@ use super::environment::{Environment, destination_of_environment, push_over_envi
 use super::functions::{FunctionSettings, refuse_idle_flags, refuse_shared};
 use super::project::{self, Selected};
 use super::settings::Settings;
-use super::{BuildRequest, Checks, Destination, checks, compile, settle, threads};
+use super::{BuildRequest, Checks, Destination, checks, compile, outputs, settle, threads};
 
 /// What `push` is asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +93,7 @@ pub fn push_request(typed: &PushArgs, environment: &Environment, session: &Sessi
     let project = project::find(&args.build, environment, session)?;
     let destinations = destinations(&project.selected, &args, session)?;
     let build = settle(project, &args.build, environment)?;
+    outputs::refuse_alike(&args.build.talk, &build.images)?;
     Ok(PushRequest { source: PushSource::Built(build), destinations, dry_run, wait })
 }
 

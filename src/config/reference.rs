@@ -49,6 +49,8 @@ const VARIABLES: &str = "
 | `CARGO_TERM_COLOR`, `CARGO_TERM_QUIET`, `CARGO_TERM_VERBOSE`, `CARGO_TERM_PROGRESS_WHEN`, `CARGO_TERM_PROGRESS_WIDTH` | as Cargo has them |
 | `NO_COLOR`, `TERM=dumb` | no colour; the latter no bars either |
 | `CI` | no bars |
+| `GITHUB_ACTIONS=true` | groups, annotations and masks on stderr; the outputs of `build` and `push` go to the file `GITHUB_OUTPUT` too, and what became of images to `GITHUB_STEP_SUMMARY` |
+| `RUNNER_DEBUG=1` | in GitHub Actions as `-v` |
 | `SOURCE_DATE_EPOCH` | the time of `created` in the image's config, in seconds since 1970; layers never depend on it |
 | `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY` | the way to registries and to AWS |
 | `SSL_CERT_FILE`, `SSL_CERT_DIR` | the certificate authorities that are trusted |

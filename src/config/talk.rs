@@ -5,6 +5,7 @@ use crate::cli::values::{ColorArg, MessageFormatArg};
 use crate::problem::{Problem, Result};
 
 use super::environment::{Environment, talk_over_environment};
+use super::outputs::in_actions;
 
 /// How to talk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +101,10 @@ fn verbosity(talk: &TalkArgs, environment: &Environment) -> Result<Verbosity> {
             .help("unset one of them, or say `-v` or `-q`, which outrank both")),
         (true, false) => Ok(Verbosity::Verbose(1)),
         (false, true) => Ok(Verbosity::Quiet),
+        // Who starts a job anew with debug logging wants to know more.
+        (false, false) if in_actions(environment) && environment.get("RUNNER_DEBUG").is_some_and(|it| it == "1") => {
+            Ok(Verbosity::Verbose(1))
+        }
         (false, false) => Ok(Verbosity::Normal),
     }
 }
@@ -168,6 +173,7 @@ mod tests {
     fn loudness_is_the_flags_then_ours_then_cargos() {
         let typed = |verbose, quiet| TalkArgs { verbose, quiet, ..TalkArgs::default() };
         let ours = ("CARGO_LAMBDA_IMAGE_VERBOSE", "2");
+        let actions = ("GITHUB_ACTIONS", "true");
         for (talk, variables, expected) in [
             (typed(0, false), &[][..], Verbosity::Normal),
             (typed(2, false), &[("CARGO_TERM_QUIET", "true")], Verbosity::Verbose(2)),
@@ -177,6 +183,10 @@ mod tests {
             (typed(0, false), &[("CARGO_TERM_QUIET", "true")], Verbosity::Quiet),
             (typed(0, false), &[("CARGO_TERM_VERBOSE", "true")], Verbosity::Verbose(1)),
             (typed(0, false), &[("CARGO_TERM_VERBOSE", "false"), ("CARGO_TERM_QUIET", "")], Verbosity::Normal),
+            (typed(0, false), &[("RUNNER_DEBUG", "1")], Verbosity::Normal),
+            (typed(0, false), &[("RUNNER_DEBUG", "1"), actions], Verbosity::Verbose(1)),
+            (typed(0, true), &[("RUNNER_DEBUG", "1"), actions], Verbosity::Quiet),
+            (typed(0, false), &[actions], Verbosity::Normal),
         ] {
             assert_eq!(settle(talk, variables).verbosity, expected, "{variables:?}");
         }

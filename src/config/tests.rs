@@ -106,6 +106,7 @@ fn every_flag_has_a_variable_that_means_the_same() {
         ("QUIET", "true", &["-q"]),
         ("COLOR", "never", &["--color", "never"]),
         ("MESSAGE_FORMAT", "json", &["--message-format", "json"]),
+        ("OUTPUT_ENV", "x.env", &["--output-env", "x.env"]),
     ];
     for (name, value, flags) in all {
         let name = format!("CARGO_LAMBDA_IMAGE_{name}");

@@ -16,7 +16,8 @@ use super::credentials::{Authorization, CredentialSource, Credentials, Lease, Se
 use super::error::{Error, refused, unreachable};
 use super::origin::{Origin, redacted};
 use super::transport::{Http, read_capped};
-use crate::event::Session;
+use crate::event::run::Hidden;
+use crate::event::{Event, Session};
 use crate::problem::Problem;
 
 /// The most a token server's answer may hold, in bytes.
@@ -209,6 +210,7 @@ impl Authority {
                     answer => answer,
                 }?;
                 let authorization = answer.authorization.clone();
+                self.tell([authorization.secret()]);
                 state.tokens.insert(scope.clone(), answer);
                 Ok(Some(authorization))
             }
@@ -225,12 +227,16 @@ impl Authority {
             let Lease { credentials, lifetime } = renewal.ask().await?;
             // The monotonic clock, and not the date that came with them: a wrong clock must not matter.
             state.lease_ends = Some(asked_at + lifetime.saturating_sub(LEASE_MARGIN).max(lifetime / 2));
+            self.tell(credentials.secrets());
             state.credentials = Some(Some(credentials.clone()));
             return Ok(Some(credentials));
         }
         let (source, registry) = (self.source.clone(), self.origin.name().to_owned());
         let found = tokio::task::spawn_blocking(move || source.find(&registry)).await;
         let found = found.map_err(|error| Problem::failed("looking for a login failed").because(error))?;
+        if let Ok(Some(credentials)) = &found {
+            self.tell(credentials.secrets());
+        }
         if !scope.for_anybody {
             let found = found?;
             state.credentials = Some(found.clone());
@@ -244,6 +250,13 @@ impl Authority {
         });
         state.credentials = Some(found.clone());
         Ok(found)
+    }
+
+    /// Tells secrets before they are used, so that whoever shows what happens can keep them out of it.
+    fn tell(&self, secrets: impl IntoIterator<Item = Secret>) {
+        for secret in secrets {
+            self.session.emit(&Event::SecretLearned { secret: Hidden::new(secret.expose()) });
+        }
     }
 }
 

@@ -56,6 +56,19 @@ pub enum Credentials {
     IdentityToken(Secret),
 }
 
+impl Credentials {
+    /// Everything that must not be shown: what is secret itself, and the forms in which it goes over the wire.
+    pub(super) fn secrets(&self) -> Vec<Secret> {
+        match self {
+            Self::Password { username, password } => {
+                let encoded = Authorization::basic(username, password).map(|basic| basic.secret());
+                [password.clone()].into_iter().chain(encoded).collect()
+            }
+            Self::IdentityToken(token) => vec![token.clone()],
+        }
+    }
+}
+
 /// The value of an `Authorization` header.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Authorization(HeaderValue);
@@ -74,6 +87,12 @@ impl Authorization {
             .map_err(|_| Problem::failed("a credential or token holds characters that no HTTP header can carry"))?;
         value.set_sensitive(true);
         Ok(Self(value))
+    }
+
+    /// What follows the scheme.
+    pub(super) fn secret(&self) -> Secret {
+        let value = self.0.to_str().unwrap_or_default();
+        Secret::new(value.split_once(' ').map_or(value, |(_, secret)| secret))
     }
 
     pub(super) fn header(&self) -> HeaderValue {

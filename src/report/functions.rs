@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::event::function::{DeployedFunction, FunctionPlan, FunctionStep};
 
-use super::human::{duration, one_line};
+use super::text::one_line;
+use super::words::duration;
 
 /// The verb of a step that begins, and what it is about.
 pub(super) fn started(name: &str, step: FunctionStep, what: &str) -> (&'static str, String) {

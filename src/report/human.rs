@@ -1,19 +1,21 @@
 //! The talk on stderr: Cargo's status lines, warnings, errors, and which tasks are worth a line or a bar.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anstyle::{AnsiColor, Style};
 use indicatif::ProgressBar;
 
+use super::actions::{Actions, Level, TITLE};
 use super::progress::Bars;
 use super::screen::Screen;
+use super::text::{one_line, printable, tame};
+use super::words::{count, done, duration, planned, verbs};
 use super::{Look, functions, table};
-use crate::event::{Event, ImageResult, PushPlan, PushResult, PushStep, PushedLayer, TaskId, TaskKind, TaskOutcome};
+use crate::event::{Event, ImageResult, PushResult, PushedLayer, TaskId, TaskKind, TaskOutcome};
 use crate::finding::{Finding, Severity};
 use crate::problem::{Exit, Problem};
 use crate::units;
@@ -33,6 +35,10 @@ pub(super) struct Talk {
     quiet: bool,
     verbose: bool,
     color: bool,
+    /// Whether a runner looks for commands in what is printed.
+    tame: bool,
+    /// What a runner is told, if it is the one that reads.
+    actions: Option<Actions>,
     screen: Screen,
     bars: Option<Bars>,
     state: Mutex<State>,
@@ -57,10 +63,15 @@ impl Talk {
     pub(super) fn new(look: &Look, screen: Screen) -> Self {
         let bars = look.bars.then(|| Bars::new(screen.clone()));
         let state = Mutex::new(State::default());
-        Self { quiet: look.quiet, verbose: look.verbose, color: look.color, screen, bars, state }
+        let Look { quiet, verbose, color, tame, .. } = *look;
+        let actions = look.commands.then(Actions::default);
+        Self { quiet, verbose, color, tame, actions, screen, bars, state }
     }
 
     pub(super) fn event(&self, event: &Event<'_>) {
+        if let Some(actions) = &self.actions {
+            self.steer(actions, event);
+        }
         if self.quiet {
             return;
         }
@@ -75,6 +86,27 @@ impl Talk {
                 self.status(GOOD, "Finished", &format!("{images} in {}", duration(*elapsed)));
             }
             other => self.fact(other),
+        }
+    }
+
+    /// Tells the runner what concerns it: phases, what must be masked, and that what comes must not be folded away.
+    fn steer(&self, actions: &Actions, event: &Event<'_>) {
+        let commands = match event {
+            Event::SecretLearned { secret } => actions.mask(secret),
+            Event::PhaseStarted { phase } => actions.begin(phase, self.quiet),
+            Event::ImageBuilt { .. } | Event::ImagePushed { .. } | Event::Checked { .. } | Event::Finished { .. } => {
+                actions.end()
+            }
+            Event::Found { finding, .. } if finding.severity == Severity::Error => actions.end(),
+            _ => return,
+        };
+        self.write(&commands);
+    }
+
+    /// Closes what is open, so that nothing that follows is folded away.
+    pub(super) fn close(&self) {
+        if let Some(actions) = &self.actions {
+            self.write(&actions.end());
         }
     }
 
@@ -99,6 +131,10 @@ impl Talk {
                 self.status(NOTE, "Confirmed", &format!("{name}: {digest}, {}, {step}", units::size(*size)));
             }
             Event::Found { finding, .. } => self.found(finding),
+            // They are in the report on stdout, but annotations are not data.
+            Event::Checked { verdicts } if self.actions.is_some() => {
+                verdicts.iter().flat_map(|verdict| &verdict.findings).for_each(|finding| self.found(finding));
+            }
             Event::FunctionStarted { name, step, what } => {
                 let (verb, message) = functions::started(name, *step, what);
                 self.status(GOOD, verb, &message);
@@ -111,7 +147,7 @@ impl Talk {
                 self.status(GOOD, verb, &message);
             }
             Event::Waiting { what } => self.status(NOTE, "Waiting", &format!("for {what}")),
-            Event::Warning { message, help } => self.labelled(WARNING, "warning", message, *help),
+            Event::Warning { message, help } => self.labelled(Level::Warning, "warning", message, *help),
             Event::Detail { message } if self.verbose => self.status(NOTE, "Detail", message),
             Event::Locked { path, changes, dry_run: false } => self.locked(path, changes),
             Event::BaseCompared { reference, platform, locked, newest } if locked == newest => {
@@ -164,7 +200,7 @@ impl Talk {
 
     /// Prints a failure as Cargo does.
     pub(super) fn problem(&self, problem: &Problem) {
-        let mut text = format!("{} {}\n", self.paint(ERROR, "error:"), printable(problem.message()));
+        let mut text = format!("{}\n", printable(problem.message()));
         let causes = problem.causes();
         if !causes.is_empty() {
             text.push_str("\nCaused by:\n");
@@ -177,10 +213,24 @@ impl Talk {
                 let _ = writeln!(text, "{number:>3}: {}", cause.replace('\n', "\n     "));
             }
         }
-        if let Some(help) = problem.next_step() {
-            let _ = write!(text, "\n{} {}\n", self.paint(NOTE, "help:"), printable(help));
+        let help = problem.next_step().map(printable);
+        if let Some(actions) = &self.actions {
+            let help = help.map(|help| format!("\nhelp: {help}")).unwrap_or_default();
+            self.write(&actions.annotation(Level::Error, TITLE, (text + &help).trim_end()));
+            return;
         }
-        self.print(&text);
+        if let Some(help) = help {
+            let _ = write!(text, "\n{} {help}\n", self.paint(NOTE, "help:"));
+        }
+        self.print(&format!("{} {text}", self.paint(ERROR, "error:")));
+    }
+
+    /// Says of a failure that others told where to find it: its lines are folded away by now.
+    pub(super) fn told(&self, problem: &Problem) {
+        if let Some(actions) = &self.actions {
+            let text = format!("{}: cargo says why, above", printable(problem.message()));
+            self.write(&actions.annotation(Level::Error, TITLE, &text));
+        }
     }
 
     fn started(&self, task: TaskId, kind: TaskKind, name: &str, total_bytes: Option<u64>) {
@@ -257,17 +307,17 @@ impl Talk {
 
     /// A finding on the way: those worth no more than a note are for `-v`.
     fn found(&self, finding: &Finding) {
-        let style = match finding.severity {
-            Severity::Error => ERROR,
-            Severity::Warning => WARNING,
-            Severity::Note if self.verbose => NOTE,
+        let level = match finding.severity {
+            Severity::Error => Level::Error,
+            Severity::Warning => Level::Warning,
+            Severity::Note if self.verbose => Level::Notice,
             Severity::Note => return,
         };
         let label = format!("{}[{}]", finding.severity.word(), finding.code);
         let place: Vec<_> = [&finding.path, &finding.layer].into_iter().flatten().map(String::as_str).collect();
         let place = if place.is_empty() { String::new() } else { format!(" ({})", place.join(", ")) };
         let message = format!("{}: {}{place}", finding.title, finding.message);
-        self.labelled(style, &label, &message, Some(&finding.help));
+        self.labelled(level, &label, &message, Some(&finding.help));
     }
 
     /// Cargo's status line: a verb that ends in the twelfth column, and what it is about.
@@ -276,7 +326,20 @@ impl Talk {
         self.print(&format!("{verb} {}\n", one_line(message)));
     }
 
-    fn labelled(&self, style: Style, label: &str, message: &str, help: Option<&str>) {
+    fn labelled(&self, level: Level, label: &str, message: &str, help: Option<&str>) {
+        if let Some(actions) = &self.actions {
+            let help = help.map(|help| format!("\nhelp: {help}")).unwrap_or_default();
+            let text = format!("{message}{help}");
+            // Of a finding, the rule; the level is the command's own.
+            let title = label.split_once('[').map_or(TITLE, |(_, code)| code.trim_end_matches(']'));
+            self.write(&actions.annotation(level, title, &printable(&text)));
+            return;
+        }
+        let style = match level {
+            Level::Error => ERROR,
+            Level::Warning => WARNING,
+            Level::Notice => NOTE,
+        };
         let mut text = format!("{} {}\n", self.paint(style, &format!("{label}:")), printable(message));
         if let Some(help) = help {
             let _ = writeln!(text, "{} {}", self.paint(NOTE, "help:"), printable(help));
@@ -289,7 +352,13 @@ impl Talk {
     }
 
     fn print(&self, text: &str) {
+        if self.tame { self.write(&tame(text)) } else { self.write(text) }
+    }
+
+    /// Writes what may be a command.
+    fn write(&self, text: &str) {
         match &self.bars {
+            _ if text.is_empty() => {}
             Some(bars) => bars.print(text),
             None => self.screen.print(text),
         }
@@ -298,103 +367,5 @@ impl Talk {
     fn state(&self) -> MutexGuard<'_, State> {
         // A panic elsewhere must not hide what the others still have to say.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What a task of this kind does, and what it did.
-fn verbs(kind: TaskKind) -> (&'static str, &'static str) {
-    match kind {
-        TaskKind::Pull => ("Pulling", "Pulled"),
-        TaskKind::Hash => ("Hashing", "Hashed"),
-        TaskKind::Layer => ("Layering", "Layered"),
-        TaskKind::Write => ("Writing", "Wrote"),
-        TaskKind::Check => ("Checking", "Checked"),
-        TaskKind::Push => ("Pushing", "Pushed"),
-    }
-}
-
-/// What a push has before it.
-fn planned(bin: &str, plan: &PushPlan) -> String {
-    let to_send = plan.layers.iter().filter(|layer| matches!(layer.step, PushStep::Relay | PushStep::Upload)).count();
-    let bytes = units::size(plan.relayed_bytes + plan.uploaded_bytes);
-    let of = count(plan.layers.len(), "layer");
-    let at_most = if plan.at_most { "at most " } else { "" };
-    match to_send {
-        0 => format!("{bin} to {}: all of {of} there", plan.repository),
-        to_send => format!("{bin} to {}: {to_send} of {of}, {at_most}{bytes}", plan.repository),
-    }
-}
-
-/// What a finished task did, and how fast where that can be told.
-fn done(name: &str, bytes: u64, elapsed: Duration) -> String {
-    let mut line = format!("{name}, {} in {}", units::size(bytes), duration(elapsed));
-    if elapsed >= Duration::from_millis(10) {
-        // Sizes past 2^53 bytes would lose digits that nobody reads.
-        let rate = bytes as f64 / elapsed.as_secs_f64();
-        let _ = write!(line, " ({}/s)", units::size(rate as u64));
-    }
-    line
-}
-
-/// A duration as Cargo writes it: `0.06s`, `1m 02s`.
-pub(super) fn duration(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    if seconds >= 60 {
-        format!("{}m {:02}s", seconds / 60, seconds % 60)
-    } else {
-        format!("{seconds}.{:02}s", duration.subsec_millis() / 10)
-    }
-}
-
-fn count(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
-}
-
-/// Text without what would steer the terminal: names and a server's answers are not ours.
-pub(super) fn printable(text: &str) -> Cow<'_, str> {
-    escape(text, |character| character.is_control() && character != '\n' && character != '\t')
-}
-
-/// Like [`printable`], on one line.
-pub(super) fn one_line(text: &str) -> String {
-    escape(text, char::is_control).into_owned()
-}
-
-fn escape(text: &str, steers: impl Fn(char) -> bool) -> Cow<'_, str> {
-    if !text.contains(&steers) {
-        return Cow::Borrowed(text);
-    }
-    let mut escaped = String::with_capacity(text.len() + 8);
-    for character in text.chars() {
-        if steers(character) {
-            escaped.extend(character.escape_default());
-        } else {
-            escaped.push(character);
-        }
-    }
-    Cow::Owned(escaped)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_finished_task_tells_its_rate_once_it_can_be_told() {
-        let table = [
-            (512 << 20, 2000, "models, 512.0 MiB in 2.00s (256.0 MiB/s)"),
-            (512 << 20, 64_000, "models, 512.0 MiB in 1m 04s (8.0 MiB/s)"),
-            (10, 9, "models, 10 B in 0.00s"),
-        ];
-        for (bytes, millis, line) in table {
-            assert_eq!(done("models", bytes, Duration::from_millis(millis)), line);
-        }
-    }
-
-    #[test]
-    fn what_steers_a_terminal_is_escaped() {
-        assert_eq!(one_line("a\x1b[31mb\nc\u{9b}d"), "a\\u{1b}[31mb\\nc\\u{9b}d");
-        assert_eq!(printable("a\n\tb\r"), "a\n\tb\\r");
-        assert_eq!(printable("größe"), "größe");
     }
 }

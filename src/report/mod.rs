@@ -3,14 +3,19 @@
 //! stdout carries data only, stderr is talk for people. It knows facts ([`Event`]), not the engines that tell them,
 //! and it never reads configuration: whoever starts the program hands it [`Settings`].
 
+mod actions;
 mod functions;
 mod human;
 mod json;
+mod outputs;
 mod progress;
 mod sarif;
 mod screen;
+mod summary;
 mod table;
+mod text;
 mod verdict;
+mod words;
 
 use std::env;
 use std::io::{self, IsTerminal as _, Write};
@@ -20,10 +25,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::event::{Event, Reporter};
 use crate::problem::{Exit, Problem, Result};
 use human::Talk;
+pub use outputs::Files;
+use outputs::Ledger;
 use screen::{Columns, Screen};
 
 /// How the user wants to be talked to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// What goes to stdout.
     pub format: Format,
@@ -39,6 +46,10 @@ pub struct Settings {
     pub progress: When,
     /// The columns bars may take where no terminal tells (`CARGO_TERM_PROGRESS_WIDTH`).
     pub progress_columns: Option<u16>,
+    /// Whether the runner of GitHub Actions reads stderr.
+    pub actions: bool,
+    /// Where results go besides stdout.
+    pub files: Files,
 }
 
 impl Default for Settings {
@@ -51,6 +62,8 @@ impl Default for Settings {
             color: When::Auto,
             progress: When::Auto,
             progress_columns: None,
+            actions: false,
+            files: Files::default(),
         }
     }
 }
@@ -85,8 +98,11 @@ pub struct Report {
 
 struct Shared {
     format: Format,
+    tame: bool,
     data: Mutex<Data>,
     talk: Talk,
+    files: Files,
+    ledger: Mutex<Ledger>,
 }
 
 /// stdout, and why it takes no more.
@@ -104,6 +120,10 @@ struct Look {
     color: bool,
     bars: bool,
     columns: Columns,
+    /// Whether nothing of others may be read as a command to a runner.
+    tame: bool,
+    /// Whether a runner is told what concerns it.
+    commands: bool,
 }
 
 impl std::fmt::Debug for Report {
@@ -120,7 +140,9 @@ impl Report {
         if settings.requests {
             // Our own lines only: those of HTTP libraries may show headers. A second start finds it set, which is well.
             let ours = tracing_subscriber::EnvFilter::new("cargo_lambda_image=debug");
-            let log = tracing_subscriber::fmt().with_env_filter(ours).with_writer(io::stderr).without_time();
+            let tame = settings.actions;
+            let log = tracing_subscriber::fmt().with_env_filter(ours).without_time();
+            let log = log.with_writer(move || screen::Stderr { tame });
             let _ = log.with_target(false).with_ansi(false).try_init();
         }
         let terminal = io::stderr().is_terminal();
@@ -144,16 +166,30 @@ impl Report {
             quiet: settings.quiet,
             verbose: settings.verbose,
             color,
-            bars: bars && !settings.quiet,
+            // Commands are lines of their own, and bars are not.
+            bars: bars && !settings.quiet && !settings.actions,
             columns,
+            tame: settings.actions,
+            // What goes to a file is not read by the runner, and secrets would stay there.
+            commands: settings.actions && !screen::stderr_is_a_file(),
         };
-        Self::new(look, Box::new(io::stdout()), Box::new(io::stderr()))
+        Self::new(look, settings.files.clone(), Box::new(io::stdout()), Box::new(io::stderr()))
     }
 
-    fn new(look: Look, stdout: Box<dyn Write + Send>, stderr: Box<dyn Write + Send>) -> Self {
+    fn new(look: Look, files: Files, stdout: Box<dyn Write + Send>, stderr: Box<dyn Write + Send>) -> Self {
         let screen = Screen::new(stderr, look.columns);
         let data = Mutex::new(Data { stdout, failed: None });
-        Self { shared: Arc::new(Shared { format: look.format, data, talk: Talk::new(&look, screen) }) }
+        let Look { format, tame, .. } = look;
+        let (talk, ledger) = (Talk::new(&look, screen), Mutex::default());
+        Self { shared: Arc::new(Shared { format, tame, data, talk, files, ledger }) }
+    }
+
+    /// Finds out whether the files that results go to can be written, before any work is done for them.
+    ///
+    /// # Errors
+    /// The first that cannot.
+    pub fn check_files(&self) -> Result<()> {
+        self.shared.files.check()
     }
 
     /// Says that a signal was heard and what becomes of the work.
@@ -175,12 +211,15 @@ impl Report {
             None => Ok(()),
             Some(error) => Err(Problem::failed("could not write to standard output").because(error)),
         });
+        let outcome = self.hand_on(outcome);
         self.shared.talk.clear();
+        self.shared.talk.close();
         let code = match &outcome {
             Ok(()) => 0,
             Err(problem) => {
-                if !problem.is_told() {
-                    self.shared.talk.problem(problem);
+                match problem.is_told() {
+                    true => self.shared.talk.told(problem),
+                    false => self.shared.talk.problem(problem),
                 }
                 if self.shared.format == Format::Json {
                     self.line(&json::error(problem));
@@ -194,9 +233,24 @@ impl Report {
         ExitCode::from(code)
     }
 
+    /// Writes the files that others read.
+    fn hand_on(&self, outcome: Result<()>) -> Result<()> {
+        let Shared { files, ledger, .. } = &*self.shared;
+        let ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = outcome.and_then(|()| files.write(&ledger));
+        let summarized = files.summarize(&ledger, outcome.as_ref().err());
+        // The first failure is the one to tell.
+        outcome.and(summarized)
+    }
+
     fn data(&self) -> MutexGuard<'_, Data> {
         // A panic elsewhere must not hide what the others still have to say.
         self.shared.data.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes text for people that is data, too: a runner reads it no less than stderr.
+    fn text(&self, text: &str) {
+        if self.shared.tame { self.line(&text::tame(text)) } else { self.line(text) }
     }
 
     /// Writes a line of data, at once and as a whole.
@@ -217,22 +271,25 @@ impl Report {
 impl Reporter for Report {
     fn event(&self, event: &Event<'_>) {
         self.shared.talk.event(event);
+        if self.shared.files.are_any() {
+            self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner).note(event);
+        }
         match (self.shared.format, event) {
             (Format::Human, Event::ImageBuilt { image }) => self.line(&image.digest.to_string()),
             (_, Event::Document { text }) => self.line(text.trim_end()),
             (Format::Human, Event::ImagePushed { push, .. }) => self.line(&push.image_uri),
             (Format::Human, Event::PushPlanned { plan, dry_run: true, .. }) => {
-                self.line(table::planned(plan).trim_end())
+                self.text(table::planned(plan).trim_end())
             }
-            (Format::Human, Event::FunctionPlanned { plan, .. }) => self.line(functions::planned(plan).trim_end()),
+            (Format::Human, Event::FunctionPlanned { plan, .. }) => self.text(functions::planned(plan).trim_end()),
             (Format::Human, Event::PolicyTold { policy }) => self.line(policy),
             (Format::Human, Event::Locked { changes, dry_run: true, .. }) => {
-                changes.iter().for_each(|change| self.line(&human::one_line(change)));
+                changes.iter().for_each(|change| self.text(&text::one_line(change)));
             }
             (Format::Human, Event::BaseCompared { reference, platform, locked, newest }) if locked != newest => {
-                self.line(&format!("{} {platform} {locked} -> {newest}", human::one_line(reference)));
+                self.text(&format!("{} {platform} {locked} -> {newest}", text::one_line(reference)));
             }
-            (Format::Human, Event::Checked { verdicts }) => self.line(verdict::render(verdicts).trim_end()),
+            (Format::Human, Event::Checked { verdicts }) => self.text(verdict::render(verdicts).trim_end()),
             (Format::Sarif, Event::Checked { verdicts }) => self.line(&sarif::render(verdicts)),
             (Format::Human | Format::Sarif, Event::Explained { page }) => self.line(page),
             (Format::Human | Format::Sarif, _) => {}

@@ -1,10 +1,40 @@
 //! stderr as lines and bars share it, and how wide it is.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use indicatif::TermLike;
+
+use super::text::tame;
+
+/// stderr for logs, which are written past the screen.
+pub(super) struct Stderr {
+    /// Whether nothing may be read as a command to a runner.
+    pub tame: bool,
+}
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // A log's events come whole.
+        match std::str::from_utf8(bytes) {
+            Ok(text) if self.tame => io::stderr().write_all(tame(text).as_bytes()).map(|()| bytes.len()),
+            _ => io::stderr().write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// Whether stderr ends in a file.
+pub(super) fn stderr_is_a_file() -> bool {
+    let stderr = io::stderr().as_fd().try_clone_to_owned().map(File::from);
+    stderr.and_then(|file| file.metadata()).is_ok_and(|found| found.is_file())
+}
 
 /// The columns bars get where nothing tells how many there are.
 const DEFAULT_COLUMNS: u16 = 80;

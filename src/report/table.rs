@@ -41,7 +41,7 @@ pub(super) fn planned(plan: &PushPlan) -> String {
     let bytes = |bytes: u64, at_most: bool| if at_most { format!("at most {bytes}") } else { bytes.to_string() };
     rows.extend(plan.layers.iter().map(|layer| {
         let digest = layer.digest.map_or_else(|| "not known yet".to_owned(), |digest| digest.to_string());
-        let name = super::human::one_line(&layer.name);
+        let name = super::text::one_line(&layer.name);
         [name, String::new(), bytes(layer.size, layer.at_most), layer.step.to_string(), digest]
     }));
     let mut text = format!("{}\n", plan.repository);
@@ -57,7 +57,8 @@ pub(super) fn planned(plan: &PushPlan) -> String {
     text
 }
 
-fn done(step: PushStep) -> &'static str {
+/// What became of a layer, in a word or two.
+pub(super) fn done(step: PushStep) -> &'static str {
     match step {
         PushStep::Reuse => "was there",
         PushStep::Mount => "mounted",
@@ -85,7 +86,7 @@ fn row(layers: &[(&LayerResult, &str)]) -> Row {
     };
     let size = layers.iter().map(|(layer, _)| layer.uncompressed_size).sum();
     let compressed = layers.iter().map(|(layer, _)| layer.size).sum();
-    [super::human::one_line(&first.name), units::size(size), units::size(compressed), state.to_owned(), digest]
+    [super::text::one_line(&first.name), units::size(size), units::size(compressed), state.to_owned(), digest]
 }
 
 /// Rows as lines of at most `columns`.

@@ -38,11 +38,13 @@ const PLAIN: Look = Look {
     color: false,
     bars: false,
     columns: Columns::Unlimited,
+    tame: false,
+    commands: false,
 };
 
 fn report(look: Look) -> (Report, Buffer, Buffer) {
     let (stdout, stderr) = (Buffer::default(), Buffer::default());
-    (Report::new(look, Box::new(stdout.clone()), Box::new(stderr.clone())), stdout, stderr)
+    (Report::new(look, Files::default(), Box::new(stdout.clone()), Box::new(stderr.clone())), stdout, stderr)
 }
 
 /// What `events` print: stdout, stderr.
@@ -361,7 +363,12 @@ fn a_reader_that_left_is_no_failure_but_a_full_disk_is() {
         (io::ErrorKind::StorageFull, "error: could not write to standard output\n\nCaused by:\n  no storage space\n"),
     ] {
         let stderr = Buffer::default();
-        let report = Report::new(Look { quiet: true, ..PLAIN }, Box::new(Failing(kind)), Box::new(stderr.clone()));
+        let report = Report::new(
+            Look { quiet: true, ..PLAIN },
+            Files::default(),
+            Box::new(Failing(kind)),
+            Box::new(stderr.clone()),
+        );
         report.event(&Event::ImageBuilt { image: &image() });
         report.event(&Event::ImageBuilt { image: &image() });
         let _ = report.conclude(Ok(()));

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::human::{one_line, printable};
+use super::text::{one_line, printable};
+use super::words::count;
 use crate::finding::{Finding, Severity, Verdict};
 use crate::units;
 
@@ -84,15 +85,12 @@ fn paragraph(text: &mut String, label: &str, content: &str) {
     }
 }
 
-fn summary(verdict: &Verdict) -> String {
+/// How many findings there are, in words.
+pub(super) fn summary(verdict: &Verdict) -> String {
     let counts = [Severity::Error, Severity::Warning, Severity::Note].map(|it| (verdict.count(it), it.word()));
     let found: Vec<_> =
         counts.iter().filter(|(number, _)| *number > 0).map(|(number, word)| count(*number, word)).collect();
     if found.is_empty() { "Nothing found.".to_owned() } else { format!("Found {}.", found.join(", ")) }
-}
-
-fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

@@ -15,7 +15,8 @@ use crate::check::image::{Content, ImageFacts, LayerSource, ManifestFacts};
 use crate::commands::login::Logins;
 use crate::commands::{draft, judge};
 use crate::config::{Checks, Destination, ExistingRequest};
-use crate::event::Session;
+use crate::event::run::Phase;
+use crate::event::{Event, Session};
 use crate::image::{self, Image, MediaTypes};
 use crate::layer::facts::LayerFacts;
 use crate::layer::gunzip::GzipFacts;
@@ -38,6 +39,7 @@ pub(super) async fn push(
 ) -> Result<()> {
     let logins = Logins::new(destination.aws.clone());
     let store = open(request.store.clone(), session).await?;
+    session.emit(&Event::PhaseStarted { phase: Phase::Base });
     let base = resolve(request, &logins, &store, session).await?;
     let reached = target::reach(destination, dry_run, &logins, session).await?;
     let (destinations, places) = (std::slice::from_ref(destination), std::slice::from_ref(&reached));
@@ -63,6 +65,7 @@ pub(super) async fn push(
     let (package, bin) = (request.package.as_str(), request.bin.as_str());
     let pushing = Pushing { package, bin, destination, reached: &reached, dry_run, store: &store, session };
     let (digest, architecture) = (image.digest(), image.architecture);
+    session.emit(&Event::PhaseStarted { phase: Phase::Push(bin) });
     let Some((image, push)) = send(&to_push, || Ok(image), &pushing).await? else {
         return functions.plan(&[Some(digest)], session).await;
     };

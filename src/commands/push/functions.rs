@@ -11,7 +11,8 @@ use crate::aws::lambda::Lambda;
 use crate::aws::lambda::function::Function;
 use crate::config::Destination;
 use crate::deploy::{self, Asked, Deployment, Patience, check, plan};
-use crate::event::{FunctionResult, ImageResult, Session};
+use crate::event::run::Phase;
+use crate::event::{Event, FunctionResult, ImageResult, Session};
 use crate::image::result as result_file;
 use crate::oci::Digest;
 use crate::platform::Architecture;
@@ -136,6 +137,7 @@ impl<'a> Functions<'a> {
         if all.is_empty() {
             return Ok(());
         }
+        session.emit(&Event::PhaseStarted { phase: Phase::Functions });
         let patience = Patience { wait, ..Patience::default() };
         let outcomes = deploy::deploy(&all, &patience, session).await;
         let owners: Vec<usize> = self.each().map(|(index, ..)| index).collect();
@@ -144,7 +146,8 @@ impl<'a> Functions<'a> {
             let functions: Vec<FunctionResult> =
                 own.filter_map(|(_, outcome)| outcome.as_ref().ok().cloned()).collect();
             if !functions.is_empty() {
-                result_file::write(store, &ImageResult { functions, ..image.result.clone() })?;
+                let result = result_file::write(store, &ImageResult { functions, ..image.result.clone() })?;
+                session.emit(&Event::ImageDeployed { image: &result });
             }
         }
         deploy::together(outcomes).map(|_| ()).map_err(|problem| kept(problem, pushed))

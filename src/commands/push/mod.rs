@@ -26,6 +26,7 @@ use super::{blocking, build};
 use crate::aws::ecr::host::RegistryHost;
 use crate::base::Base;
 use crate::config::{BuildRequest, Destination, PushRequest, PushSource};
+use crate::event::run::Phase;
 use crate::event::{Event, ImageResult, PushResult, Session};
 use crate::image::Image;
 use crate::image::result as result_file;
@@ -94,6 +95,7 @@ async fn built(
     for ((draft, destination), reached) in drafts.iter().zip(destinations).zip(&reached) {
         let (package, bin) = (draft.request.package.as_str(), draft.request.bin.as_str());
         let pushing = Pushing { package, bin, destination, reached, dry_run, store: &store, session };
+        session.emit(&Event::PhaseStarted { phase: Phase::Push(bin) });
         let pushed = push(build, draft, &locking, &pushing).await;
         let context = |problem: Problem| problem.context(format!("could not push image `{bin}`"));
         let (outcome, of_image) = if drafts.len() > 1 { pushed.map_err(context)? } else { pushed? };
