@@ -4,11 +4,11 @@
 //! a guess from triple and profile. Nothing here knows what becomes of a binary.
 
 use std::ffi::OsString;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
@@ -20,6 +20,9 @@ use crate::problem::{Exit, Problem, Result};
 
 /// How often a silent cargo is looked after, which bounds how long a request to stop waits.
 const POLL: Duration = Duration::from_millis(100);
+
+/// How long the last words of a cargo that has ended are waited for, should another process hold its stderr open.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How to ask for the project.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +48,8 @@ pub struct CompileRequest {
     pub directory: PathBuf,
     /// What is expected of it.
     pub expected: Vec<ExpectedBinary>,
+    /// Whether what it says on stderr is told as events, instead of going to this process's stderr as it is.
+    pub is_heard: bool,
 }
 
 /// A binary that cargo is to make.
@@ -94,8 +99,8 @@ fn cargo_said(stderr: &str) -> Problem {
 
 /// Compiles, and returns the path of each expected binary in the order they are expected.
 ///
-/// Cargo writes its diagnostics and progress to this process's stderr as ever; each of its JSON messages becomes an
-/// [`Event::CargoMessage`].
+/// Cargo writes its diagnostics and progress to this process's stderr as ever, unless it is heard; each of its JSON messages
+/// becomes an [`Event::CargoMessage`].
 ///
 /// # Errors
 /// Class [`Exit::Cargo`], marked as told, when cargo fails: it has said why. A cargo that cannot be run, a command that
@@ -109,9 +114,11 @@ pub fn build(request: &CompileRequest, session: &Session) -> Result<Vec<PathBuf>
         .current_dir(&request.directory)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
+        .stderr(if request.is_heard { Stdio::piped() } else { Stdio::inherit() })
         .spawn()
         .map_err(|error| missing(&request.cargo, error))?;
     let stdout = child.stdout.take().expect("stdout is piped");
+    let last_words = child.stderr.take().map(|stderr| pass_on(stderr, session));
     let mut found = vec![None; request.expected.len()];
     let outcome = listen(&lines_of(stdout), session, |line| note_artifact(line, &request.expected, &mut found))
         .and_then(|()| wait(&mut child, session));
@@ -121,6 +128,10 @@ pub fn build(request: &CompileRequest, session: &Session) -> Result<Vec<PathBuf>
         let _ = child.wait();
     }
     let status = outcome?;
+    if let Some(last_words) = last_words {
+        // Nothing is ever sent: the end of the one who could is what is waited for.
+        let _ = last_words.recv_timeout(LAST_WORDS);
+    }
     if !status.success() {
         session.check()?;
         let failed = Problem::new(Exit::Cargo, format!("`{shown}` failed ({status})"));
@@ -140,9 +151,22 @@ pub fn build(request: &CompileRequest, session: &Session) -> Result<Vec<PathBuf>
     paths.collect()
 }
 
+/// Tells what cargo says on stderr by a thread of its own, whose end is that of what is returned.
+fn pass_on(stderr: ChildStderr, session: &Session) -> Receiver<()> {
+    let (alive, ended) = mpsc::channel();
+    let session = session.clone();
+    thread::spawn(move || {
+        let _alive: Sender<()> = alive;
+        for line in BufReader::new(stderr).split(b'\n').map_while(io::Result::ok) {
+            session.emit(&Event::CargoSaid { line: &String::from_utf8_lossy(&line) });
+        }
+    });
+    ended
+}
+
 /// The lines of cargo's stdout, read by a thread of their own, so that a silent cargo does not hold up a request to
 /// stop. The thread is never joined: processes that cargo started may outlive it and keep the pipe open.
-fn lines_of(stdout: ChildStdout) -> Receiver<io::Result<String>> {
+fn lines_of(stdout: impl Read + Send + 'static) -> Receiver<io::Result<String>> {
     // Lines are small and handled at once; the bound only keeps a runaway command from filling memory.
     let (sender, receiver) = mpsc::sync_channel(64);
     thread::spawn(move || {
@@ -232,6 +256,7 @@ fn missing(cargo: &std::path::Path, error: io::Error) -> Problem {
 mod tests {
     use std::fs;
     use std::sync::{Arc, Mutex};
+    use std::time::Instant;
 
     use tempfile::TempDir;
 
@@ -250,6 +275,7 @@ mod tests {
             arguments: vec!["--release".into()],
             directory: directory.path().into(),
             expected: vec![binary("one"), binary("two")],
+            is_heard: false,
         };
         (directory, request)
     }
@@ -274,23 +300,36 @@ mod tests {
         assert_eq!(paths, [PathBuf::from("/t/one"), PathBuf::from("/t/two")]);
     }
 
-    #[test]
-    fn only_messages_are_passed_on_as_messages() {
-        #[derive(Clone, Default)]
-        struct Lines(Arc<Mutex<Vec<String>>>);
-        impl Reporter for Lines {
-            fn event(&self, event: &Event<'_>) {
-                if let Event::CargoMessage { line } = event {
-                    self.0.lock().expect("not poisoned").push((*line).to_owned());
-                }
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<String>>>);
+
+    impl Reporter for Lines {
+        fn event(&self, event: &Event<'_>) {
+            if let Event::CargoMessage { line } | Event::CargoSaid { line } = event {
+                self.0.lock().expect("not poisoned").push((*line).to_owned());
             }
         }
+    }
+
+    #[test]
+    fn only_messages_are_passed_on_as_messages() {
         let lines = Lines::default();
         let script = r#"echo "$1 $2 $3 $4"; echo; echo '{"a":1}'; echo '{"reason":"build-finished","success":true}'"#;
         let (_directory, mut request) = fake_cargo(script);
         request.expected.clear();
         assert_eq!(build(&request, &Session::new(Box::new(lines.clone()))).expect("success"), Vec::<PathBuf>::new());
         assert_eq!(*lines.0.lock().expect("not poisoned"), [r#"{"reason":"build-finished","success":true}"#]);
+    }
+
+    #[test]
+    fn all_that_a_heard_cargo_says_is_told_though_another_process_keeps_its_stderr() {
+        let lines = Lines::default();
+        let (_directory, request) = fake_cargo("sleep 9 >/dev/null & printf 'one\\n\\ntwo\\n' >&2; exit 101");
+        let started = Instant::now();
+        let problem = build(&CompileRequest { is_heard: true, ..request }, &Session::new(Box::new(lines.clone())));
+        assert!(problem.expect_err("it failed").is_told());
+        assert_eq!(*lines.0.lock().expect("not poisoned"), ["one", "", "two"]);
+        assert!(started.elapsed() < Duration::from_secs(9), "the other process is not waited for");
     }
 
     #[test]

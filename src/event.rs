@@ -30,6 +30,8 @@ pub enum Event<'a> {
     SecretLearned { secret: Hidden<'a> },
     /// A line of cargo's JSON messages, as cargo printed it.
     CargoMessage { line: &'a str },
+    /// A line that cargo wrote to its stderr, where that is not this process's own.
+    CargoSaid { line: &'a str },
     /// A base image's reference is being resolved.
     BaseResolving { reference: &'a str },
     /// The base of an image was resolved to one manifest; `digest` is absent for `scratch`.

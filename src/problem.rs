@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 /// The class of a failure, which decides the process's exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,16 +45,17 @@ impl Exit {
 #[derive(Debug)]
 pub struct Problem {
     exit: Exit,
-    message: String,
-    help: Option<String>,
+    message: Box<str>,
+    help: Option<Box<str>>,
     cause: Option<Box<dyn Error + Send + Sync>>,
+    file: Option<Box<Path>>,
     told: bool,
 }
 
 impl Problem {
     /// A failure of the given class.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), help: None, cause: None, told: false }
+        Self { exit, message: message.into().into(), help: None, cause: None, file: None, told: false }
     }
 
     /// A failure of class [`Exit::Failed`].
@@ -74,7 +76,7 @@ impl Problem {
     /// Adds the next step, printed as a `help:` line.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+        self.help = Some(help.into().into());
         self
     }
 
@@ -82,6 +84,13 @@ impl Problem {
     #[must_use]
     pub fn because(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.cause = Some(cause.into());
+        self
+    }
+
+    /// Says which of the user's own files is to be mended.
+    #[must_use]
+    pub fn in_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.file = Some(file.into().into());
         self
     }
 
@@ -101,7 +110,8 @@ impl Problem {
     /// Wraps this into a problem of the same class that says what was being done.
     #[must_use]
     pub fn context(self, message: impl Into<String>) -> Self {
-        Self { exit: self.exit, message: message.into(), help: None, told: self.told, cause: Some(Box::new(self)) }
+        let (exit, told) = (self.exit, self.told);
+        Self { exit, message: message.into().into(), help: None, cause: Some(Box::new(self)), file: None, told }
     }
 
     /// The class, which decides the exit code.
@@ -138,13 +148,18 @@ impl Problem {
     /// The next step: the outermost one along the chain of causes.
     #[must_use]
     pub fn next_step(&self) -> Option<&str> {
-        let mut problem = self;
-        loop {
-            if let Some(help) = &problem.help {
-                return Some(help);
-            }
-            problem = problem.cause.as_deref()?.downcast_ref::<Problem>()?;
-        }
+        self.chain().find_map(|problem| problem.help.as_deref())
+    }
+
+    /// The file to be mended, if it is one of the user's own: the outermost one along the chain of causes.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        self.chain().find_map(|problem| problem.file.as_deref())
+    }
+
+    /// This, and the causes that are problems in their turn.
+    fn chain(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |problem| problem.cause.as_deref()?.downcast_ref::<Self>())
     }
 }
 
@@ -202,11 +217,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_outermost_help_along_the_chain_is_the_next_step() {
-        let inner = Problem::usage("no such asset `a`").help("create it");
+    fn the_outermost_help_and_file_along_the_chain_count() {
+        let inner = Problem::usage("no such asset `a`").help("create it").in_file("Cargo.toml");
         let outer = inner.context("could not pack layer `a`");
         assert_eq!(outer.exit(), Exit::Usage);
         assert_eq!(outer.next_step(), Some("create it"));
+        assert_eq!(outer.file(), Some(Path::new("Cargo.toml")));
         assert_eq!(outer.causes(), ["no such asset `a`"]);
     }
 

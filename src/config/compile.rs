@@ -11,6 +11,7 @@ use crate::platform::Architecture;
 use crate::problem::{Problem, Result};
 
 use super::environment::Environment;
+use super::outputs::in_actions;
 use super::project::{Selected, cargo_path, manifest_arguments};
 
 /// The one run of cargo that makes all binaries.
@@ -31,6 +32,8 @@ pub(super) fn request(args: &BuildArgs, selected: &[Selected], environment: &Env
         arguments: arguments(args, &expected),
         directory: environment.directory.clone(),
         expected,
+        // Nobody else's lines may be commands to the runner, and errors are not to be folded away.
+        is_heard: in_actions(environment),
     })
 }
 

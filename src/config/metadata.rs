@@ -38,7 +38,7 @@ impl Place<'_> {
         let key = self.key(path);
         let file = self.file.display();
         let what = if key.is_empty() { format!("`{file}`") } else { format!("`{key}` in `{file}`") };
-        let problem = Problem::usage(format!("{what} is not valid")).because(why.to_owned());
+        let problem = Problem::usage(format!("{what} is not valid")).because(why.to_owned()).in_file(self.file);
         match next_step(path, why) {
             Some(help) => problem.help(help),
             None => problem,
@@ -80,7 +80,8 @@ pub(super) fn read(metadata: &Value, place: Place<'_>, session: &Session) -> Res
 /// Reads `lambda-image.toml`.
 pub(super) fn read_toml(text: &str, file: &Path, session: &Session) -> Result<Table> {
     let value: Value = toml::from_str(text).map_err(|error| {
-        Problem::usage(format!("could not parse `{}`", file.display())).because(error.to_string().trim().to_owned())
+        let problem = Problem::usage(format!("could not parse `{}`", file.display())).in_file(file);
+        problem.because(error.to_string().trim().to_owned())
     })?;
     read_value(&value, Place { file, keys: "" }, session)
 }

@@ -32,7 +32,7 @@ pub fn read(path: &Path) -> Result<Lock> {
     match fs::read_to_string(path) {
         Ok(text) => parse(&text).map_err(|problem| {
             let what = format!("could not read `{}`", path.display());
-            problem.context(what)
+            problem.context(what).in_file(path)
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Lock::default()),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {

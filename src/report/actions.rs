@@ -2,18 +2,17 @@
 //!
 //! - annotations, which it shows beside the code and above the log;
 //! - groups, which it folds: one a phase, closed before anything that must be seen;
-//! - masks, which keep secrets out of the log of the step and of all that follow;
-//! - and a time without commands, while others write to the same stderr.
+//! - masks, which keep secrets out of the log of the step and of all that follow.
 //!
 //! The room knows what is written and when, but not to where. See GitHub's "Workflow commands for GitHub Actions".
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::text::{one_line, tame};
 use crate::event::run::{Hidden, Phase};
 use crate::oci::Digest;
-use crate::problem::{Problem, Result};
 
 /// What an annotation is headed by that is about no rule.
 pub(super) const TITLE: &str = "cargo lambda-image";
@@ -35,54 +34,44 @@ pub(super) struct Actions {
 #[derive(Debug, Default)]
 struct State {
     has_group: bool,
-    /// The word that the runner waits for before it takes commands again.
-    stopped: Option<String>,
     /// Of secrets that are masked.
     masked: HashSet<Digest>,
 }
 
-impl Actions {
-    /// An annotation. Its text is all that the log shows of it.
-    pub(super) fn annotation(&self, level: Level, title: &str, text: &str) -> String {
-        let command = match level {
-            Level::Error => "error",
-            Level::Warning => "warning",
-            Level::Notice => "notice",
-        };
-        let (title, text) = (property(&tame(&one_line(title))), data(&tame(text)));
-        format!("{}::{command} title={title}::{text}\n", self.state().resumed())
-    }
+/// An annotation, of a file if one is to blame. Its text is all that the log shows of it.
+pub(super) fn annotation(level: Level, title: &str, file: Option<&Path>, text: &str) -> String {
+    let command = match level {
+        Level::Error => "error",
+        Level::Warning => "warning",
+        Level::Notice => "notice",
+    };
+    let title = property(&tame(&one_line(title)));
+    // A name that is not UTF-8 is none that the service could show.
+    let file = file.and_then(Path::to_str).map(|file| format!(",file={}", property(file))).unwrap_or_default();
+    format!("::{command} title={title}{file}::{}\n", data(&tame(text)))
+}
 
-    /// The begin of a phase, and the end of the one before. While cargo runs, which says what others wrote, no line is
-    /// a command.
-    pub(super) fn begin(&self, phase: &Phase<'_>, quiet: bool) -> String {
+impl Actions {
+    /// The begin of a phase, and the end of the one before.
+    pub(super) fn begin(&self, phase: &Phase<'_>) -> String {
         let mut state = self.state();
-        let mut text = state.ended();
-        if !quiet {
-            state.has_group = true;
-            text += &format!("::group::{}\n", data(&tame(&one_line(&title(phase)))));
-        }
-        // Without random numbers there is no word that nobody else knows, and a log is worth more than its tidiness.
-        if let (Phase::Compile, Ok(word)) = (phase, random_word()) {
-            text += &format!("::stop-commands::{word}\n");
-            state.stopped = Some(word);
-        }
-        text
+        let ended = state.ended();
+        state.has_group = true;
+        format!("{ended}::group::{}\n", data(&tame(&one_line(&title(phase)))))
     }
 
     /// The end of what is open.
     pub(super) fn end(&self) -> String {
-        self.state().ended()
+        self.state().ended().to_owned()
     }
 
     /// Keeps a secret out of logs; nothing if that is done already.
     pub(super) fn mask(&self, secret: &Hidden<'_>) -> String {
         let secret = secret.expose();
-        let mut state = self.state();
-        if secret.trim().is_empty() || !state.masked.insert(Digest::of(secret.as_bytes())) {
+        if secret.trim().is_empty() || !self.state().masked.insert(Digest::of(secret.as_bytes())) {
             return String::new();
         }
-        format!("{}::add-mask::{}\n", state.resumed(), data(secret))
+        format!("::add-mask::{}\n", data(secret))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -92,13 +81,8 @@ impl Actions {
 }
 
 impl State {
-    fn resumed(&mut self) -> String {
-        self.stopped.take().map(|word| format!("::{word}::\n")).unwrap_or_default()
-    }
-
-    fn ended(&mut self) -> String {
-        let resumed = self.resumed();
-        if std::mem::take(&mut self.has_group) { resumed + "::endgroup::\n" } else { resumed }
+    fn ended(&mut self) -> &'static str {
+        if std::mem::take(&mut self.has_group) { "::endgroup::\n" } else { "" }
     }
 }
 
@@ -122,21 +106,15 @@ fn property(text: &str) -> String {
     data(text).replace(':', "%3A").replace(',', "%2C")
 }
 
-/// A word that nobody can have foreseen, and that no text holds.
-pub(super) fn random_word() -> Result<String> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| Problem::failed("the system gives no random bytes").because(error.to_string()))?;
-    Ok(format!("lambda-image-{}", hex::encode(bytes)))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+
     use super::*;
 
     #[test]
     fn text_of_others_stays_the_text_of_a_command() {
-        let actions = Actions::default();
         for (level, title, text, expected) in [
             (Level::Error, "a", "b", "::error title=a::b\n"),
             (
@@ -147,7 +125,18 @@ mod tests {
             ),
             (Level::Notice, "a\n::b", "%0A ##[add-mask]x", "::notice title=a\\n%3A%3Ab::%250A ##\\u{5b}add-mask]x\n"),
         ] {
-            assert_eq!(actions.annotation(level, title, text), expected);
+            assert_eq!(annotation(level, title, None, text), expected);
+        }
+    }
+
+    #[test]
+    fn a_file_to_blame_is_named_and_cannot_name_anything_else() {
+        for (file, expected) in [
+            (&b"/w/Cargo.toml"[..], "::error title=a,file=/w/Cargo.toml::b\n"),
+            (b"a,line=1::x\n%", "::error title=a,file=a%2Cline=1%3A%3Ax%0A%25::b\n"),
+            (b"a\xff", "::error title=a::b\n"),
+        ] {
+            assert_eq!(annotation(Level::Error, "a", Some(Path::new(OsStr::from_bytes(file))), "b"), expected);
         }
     }
 
@@ -155,27 +144,24 @@ mod tests {
     fn groups_follow_each_other_and_never_hold_one_another() {
         let actions = Actions::default();
         assert_eq!(actions.end(), "");
-        assert_eq!(actions.begin(&Phase::Base, false), "::group::Base image and checks\n");
-        assert_eq!(actions.begin(&Phase::Push("a\n::b"), false), "::endgroup::\n::group::Push a\\n::b\n");
+        assert_eq!(actions.begin(&Phase::Base), "::group::Base image and checks\n");
+        assert_eq!(actions.begin(&Phase::Push("a\n::b")), "::endgroup::\n::group::Push a\\n::b\n");
         assert_eq!(actions.end(), "::endgroup::\n");
         assert_eq!(actions.end(), "");
-        assert_eq!(actions.begin(&Phase::Layers, true), "");
     }
 
     #[test]
-    fn nobody_gives_commands_while_cargo_runs() {
+    fn a_secret_is_masked_once_and_as_it_is() {
         let actions = Actions::default();
-        let begin = actions.begin(&Phase::Compile, false);
-        let word = begin.strip_prefix("::group::Compile\n::stop-commands::").expect("a stop").trim_end().to_owned();
-        assert_eq!(word.len(), "lambda-image-".len() + 32);
-        let secret = Hidden::new("a%\nb");
-        assert_eq!(actions.mask(&secret), format!("::{word}::\n::add-mask::a%25%0Ab\n"));
-        assert_eq!(actions.mask(&secret), "", "once is enough");
-        assert_eq!(actions.mask(&Hidden::new(" ")), "", "a log of nothing but stars");
-        assert_eq!(actions.end(), "::endgroup::\n");
-        let quiet = actions.begin(&Phase::Compile, true);
-        assert!(quiet.starts_with("::stop-commands::") && !quiet.contains(&word), "{quiet}");
-        assert!(actions.annotation(Level::Error, "a", "b").starts_with("::lambda-image-"));
-        assert_eq!(actions.end(), "");
+        for (secret, expected) in [
+            ("a%\nb", "::add-mask::a%25%0Ab\n"),
+            ("a%\nb", ""),
+            ("::c", "::add-mask::::c\n"),
+            // A log of nothing but stars helps nobody.
+            (" ", ""),
+            ("", ""),
+        ] {
+            assert_eq!(actions.mask(&Hidden::new(secret)), expected, "{secret:?}");
+        }
     }
 }

@@ -9,7 +9,8 @@ use std::time::Instant;
 use anstyle::{AnsiColor, Style};
 use indicatif::ProgressBar;
 
-use super::actions::{Actions, Level, TITLE};
+use super::actions::{Actions, Level, TITLE, annotation};
+use super::compiler::Errors;
 use super::progress::Bars;
 use super::screen::Screen;
 use super::text::{one_line, printable, tame};
@@ -48,6 +49,7 @@ pub(super) struct Talk {
 struct State {
     running: HashMap<TaskId, Running>,
     images: usize,
+    cargo: Errors,
 }
 
 struct Running {
@@ -72,10 +74,9 @@ impl Talk {
         if let Some(actions) = &self.actions {
             self.steer(actions, event);
         }
-        if self.quiet {
-            return;
-        }
         match event {
+            Event::CargoSaid { line } => self.cargo_said(line),
+            _ if self.quiet => {}
             Event::TaskStarted { task, kind, name, total_bytes } => self.started(*task, *kind, name, *total_bytes),
             Event::TaskAdvanced { task, bytes } => self.advanced(*task, *bytes),
             Event::TaskFinished { task, outcome } => self.finished(*task, *outcome),
@@ -93,10 +94,13 @@ impl Talk {
     fn steer(&self, actions: &Actions, event: &Event<'_>) {
         let commands = match event {
             Event::SecretLearned { secret } => actions.mask(secret),
-            Event::PhaseStarted { phase } => actions.begin(phase, self.quiet),
-            Event::ImageBuilt { .. } | Event::ImagePushed { .. } | Event::Checked { .. } | Event::Finished { .. } => {
-                actions.end()
-            }
+            Event::PhaseStarted { phase } if !self.quiet => actions.begin(phase),
+            // What it came to is what everybody wants to see.
+            Event::ImageBuilt { .. }
+            | Event::ImagePushed { .. }
+            | Event::FunctionUpdated { .. }
+            | Event::Checked { .. }
+            | Event::Finished { .. } => actions.end(),
             Event::Found { finding, .. } if finding.severity == Severity::Error => actions.end(),
             _ => return,
         };
@@ -214,9 +218,9 @@ impl Talk {
             }
         }
         let help = problem.next_step().map(printable);
-        if let Some(actions) = &self.actions {
+        if self.actions.is_some() {
             let help = help.map(|help| format!("\nhelp: {help}")).unwrap_or_default();
-            self.write(&actions.annotation(Level::Error, TITLE, (text + &help).trim_end()));
+            self.write(&annotation(Level::Error, TITLE, problem.file(), (text + &help).trim_end()));
             return;
         }
         if let Some(help) = help {
@@ -225,12 +229,28 @@ impl Talk {
         self.print(&format!("{} {text}", self.paint(ERROR, "error:")));
     }
 
-    /// Says of a failure that others told where to find it: its lines are folded away by now.
+    /// Says again what cargo told of a failure: it is folded away by now.
     pub(super) fn told(&self, problem: &Problem) {
-        if let Some(actions) = &self.actions {
-            let text = format!("{}: cargo says why, above", printable(problem.message()));
-            self.write(&actions.annotation(Level::Error, TITLE, &text));
+        if self.actions.is_none() {
+            return;
         }
+        let (all, first) = {
+            let errors = &self.state().cargo;
+            (errors.text().to_owned(), errors.first())
+        };
+        if !self.quiet {
+            self.print(&all);
+        }
+        let text = format!("{}\n{first}", problem.message());
+        self.write(&annotation(Level::Error, TITLE, problem.file(), printable(&text).trim_end()));
+    }
+
+    /// A line of cargo's, in the colours that it chose.
+    fn cargo_said(&self, line: &str) {
+        if self.actions.is_some() {
+            self.state().cargo.note(line);
+        }
+        self.print(&format!("{line}\n"));
     }
 
     fn started(&self, task: TaskId, kind: TaskKind, name: &str, total_bytes: Option<u64>) {
@@ -327,12 +347,12 @@ impl Talk {
     }
 
     fn labelled(&self, level: Level, label: &str, message: &str, help: Option<&str>) {
-        if let Some(actions) = &self.actions {
+        if self.actions.is_some() {
             let help = help.map(|help| format!("\nhelp: {help}")).unwrap_or_default();
             let text = format!("{message}{help}");
             // Of a finding, the rule; the level is the command's own.
             let title = label.split_once('[').map_or(TITLE, |(_, code)| code.trim_end_matches(']'));
-            self.write(&actions.annotation(level, title, &printable(&text)));
+            self.write(&annotation(level, title, None, &printable(&text)));
             return;
         }
         let style = match level {

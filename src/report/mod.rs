@@ -4,6 +4,7 @@
 //! and it never reads configuration: whoever starts the program hands it [`Settings`].
 
 mod actions;
+mod compiler;
 mod functions;
 mod human;
 mod json;
@@ -222,7 +223,7 @@ impl Report {
                     false => self.shared.talk.problem(problem),
                 }
                 if self.shared.format == Format::Json {
-                    self.line(&json::error(problem));
+                    self.json(&json::error(problem));
                 }
                 problem.exit().code()
             }
@@ -251,6 +252,11 @@ impl Report {
     /// Writes text for people that is data, too: a runner reads it no less than stderr.
     fn text(&self, text: &str) {
         if self.shared.tame { self.line(&text::tame(text)) } else { self.line(text) }
+    }
+
+    /// Writes a line of JSON.
+    fn json(&self, line: &str) {
+        if self.shared.tame { self.line(&text::tame_json(line)) } else { self.line(line) }
     }
 
     /// Writes a line of data, at once and as a whole.
@@ -290,14 +296,14 @@ impl Reporter for Report {
                 self.text(&format!("{} {platform} {locked} -> {newest}", text::one_line(reference)));
             }
             (Format::Human, Event::Checked { verdicts }) => self.text(verdict::render(verdicts).trim_end()),
-            (Format::Sarif, Event::Checked { verdicts }) => self.line(&sarif::render(verdicts)),
+            (Format::Sarif, Event::Checked { verdicts }) => self.json(&sarif::render(verdicts)),
             (Format::Human | Format::Sarif, Event::Explained { page }) => self.line(page),
             (Format::Human | Format::Sarif, _) => {}
-            (Format::Json, Event::Checked { verdicts }) => json::verdicts(verdicts, |line| self.line(line)),
-            (Format::Json, Event::CargoMessage { line }) => self.line(line.trim_end()),
+            (Format::Json, Event::Checked { verdicts }) => json::verdicts(verdicts, |line| self.json(line)),
+            (Format::Json, Event::CargoMessage { line }) => self.json(line.trim_end()),
             (Format::Json, event) => {
                 if let Some(message) = json::message(event) {
-                    self.line(&message);
+                    self.json(&message);
                 }
             }
         }

@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use super::actions::random_word;
 use super::{functions, summary, table, text};
 use crate::event::run::variable;
 use crate::event::{Event, ImageResult, PushResult};
@@ -160,6 +159,14 @@ impl Entry {
     }
 }
 
+/// A word that nobody can have foreseen.
+fn random_word() -> Result<String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Problem::failed("the system gives no random bytes").because(error.to_string()))?;
+    Ok(format!("lambda-image-{}", hex::encode(bytes)))
+}
+
 /// Outputs as the runner reads them: each value between two lines that it cannot hold.
 fn output(outputs: &[(&'static str, String)]) -> Result<String> {
     let mut word = random_word()?;
@@ -232,7 +239,9 @@ fn beside(path: &Path) -> io::Result<(NamedTempFile, PathBuf)> {
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     let (mut file, path) = beside(path)?;
     file.write_all(text.as_bytes())?;
-    file.as_file().set_permissions(Permissions::from_mode(0o644))?;
+    // Temporary files are private, and this one is for others.
+    let mode = fs::metadata(&path).map_or(0o644, |metadata| metadata.permissions().mode() & 0o777);
+    file.as_file().set_permissions(Permissions::from_mode(mode))?;
     file.as_file().sync_all()?;
     file.persist(path).map(drop).map_err(|error| error.error)
 }
@@ -250,50 +259,4 @@ fn not_replaced(path: &Path, error: io::Error) -> Problem {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_value_holds_whatever_it_holds() {
-        let text = output(&[("plan", "a\nEOF\nimages<<EOF".to_owned()), ("digest", "d".to_owned())]).expect("random");
-        let lines: Vec<_> = text.lines().collect();
-        let word = lines[0].strip_prefix("plan<<").expect("the first name");
-        assert_eq!(lines[1..], ["a", "EOF", "images<<EOF", word, &format!("digest<<{word}"), "d", word]);
-        assert_ne!(
-            text,
-            output(&[("plan", "a\nEOF\nimages<<EOF".to_owned()), ("digest", "d".to_owned())]).expect("random")
-        );
-    }
-
-    #[test]
-    fn what_is_added_begins_a_line() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("output");
-        for (before, after) in [("", "x\n"), ("a=b\n", "a=b\nx\n"), ("a=b", "a=b\nx\n")] {
-            fs::write(&path, before).expect("written");
-            append(&path, "x\n").expect("added");
-            assert_eq!(fs::read_to_string(&path).expect("read"), after);
-        }
-    }
-
-    #[test]
-    fn a_file_is_replaced_whole_and_what_is_none_is_not() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = |name: &str| directory.path().join(name);
-        fs::create_dir(path("folder")).expect("made");
-        fs::write(path("old"), "old").expect("written");
-        std::os::unix::fs::symlink("old", path("link")).expect("linked");
-        replace(&path("link"), "new").expect("replaced");
-        assert_eq!(fs::read_to_string(path("old")).expect("read"), "new");
-        assert!(fs::symlink_metadata(path("link")).expect("a link").is_symlink());
-        for wrong in ["folder", "nowhere/file"] {
-            let files = Files { dotenv: Some(path(wrong)), ..Files::default() };
-            let problem = files.check().expect_err(wrong);
-            assert_eq!(problem.message(), format!("could not write `{}`", path(wrong).display()));
-        }
-        let mut left: Vec<_> =
-            fs::read_dir(directory.path()).expect("listed").map(|it| it.expect("an entry").file_name()).collect();
-        left.sort();
-        assert_eq!(left, ["folder", "link", "old"]);
-    }
-}
+mod tests;

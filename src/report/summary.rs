@@ -136,6 +136,9 @@ fn findings_table<'a>(page: &mut Page, findings: impl Iterator<Item = &'a Findin
     }
     page.add("| | Rule | Where | Found | Fix |\n|---|---|---|---|---|\n");
     for finding in findings {
+        if page.is_cut {
+            return;
+        }
         let Finding { code: rule, severity, title, layer, path, message, help, .. } = finding;
         let place: Vec<_> = [layer, path].into_iter().flatten().map(|place| code(place)).collect();
         let (severity, place) = (severity.word(), place.join("<br>"));
@@ -269,7 +272,7 @@ mod tests {
         assert!(whole.ends_with("\n\nFound 10 errors.\n\n"), "{whole}");
         assert!(whole.contains("\n| error | L020: a title | <code>/a/3&#124;</code> | &#60;b&#62;"), "{whole}");
         for room in [0, 100, 600, 5000, MAX_BYTES] {
-            let text = of(100_000, room);
+            let text = of(10_000, room);
             assert!(text.len() <= room, "{} of {room}", text.len());
             assert!(room < 600 || text.contains("did not fit"), "{room}");
             assert!(room < MAX_BYTES || text.len() > MAX_BYTES - 2 * RESERVED_BYTES, "{}", text.len());

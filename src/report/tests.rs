@@ -1,5 +1,7 @@
 //! What a run looks like, character by character, on stdout and stderr.
 
+mod actions;
+
 use std::path::Path;
 use std::time::Duration;
 

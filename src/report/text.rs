@@ -31,6 +31,16 @@ fn escape(text: &str, steers: impl Fn(char) -> bool) -> Cow<'_, str> {
 /// Text in which the runner of GitHub Actions finds no command: neither a line that begins with `::`, nor `##[`
 /// anywhere. What it takes for blank, or passes over, is more than spaces: only what can be seen counts.
 pub(super) fn tame(text: &str) -> Cow<'_, str> {
+    tame_by(text, |character| character.escape_unicode().to_string())
+}
+
+/// A line of JSON of which the same holds, and which says the same.
+pub(super) fn tame_json(line: &str) -> Cow<'_, str> {
+    // It begins with a bracket, and what is escaped can only stand in a string.
+    tame_by(line, |character| format!("\\u{:04x}", u32::from(character)))
+}
+
+fn tame_by(text: &str, escaped: impl Fn(char) -> String) -> Cow<'_, str> {
     if !text.contains(['#', ':']) {
         return Cow::Borrowed(text);
     }
@@ -42,12 +52,12 @@ pub(super) fn tame(text: &str) -> Cow<'_, str> {
             '\n' | '\r' => (begins, hashes) = (true, 0),
             _ if !is_seen => {}
             ':' if begins => {
-                tamed.extend(character.escape_unicode());
+                tamed += &escaped(character);
                 begins = false;
                 continue;
             }
             '[' if hashes >= 2 => {
-                tamed.extend(character.escape_unicode());
+                tamed += &escaped(character);
                 hashes = 0;
                 continue;
             }
@@ -85,6 +95,16 @@ mod tests {
             ("größe", "größe"),
         ] {
             assert_eq!(tame(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn json_says_the_same_without_a_command() {
+        for value in ["##[error]x", "#\u{200b}#[x]", "::a", "\n::a"] {
+            let line = serde_json::json!([{ "name": value }]).to_string();
+            let tamed = tame_json(&line);
+            assert!(!tamed.contains("#[") && !tamed.starts_with(':'), "{tamed}");
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&tamed).ok(), serde_json::from_str(&line).ok());
         }
     }
 }
