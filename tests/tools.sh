@@ -36,6 +36,7 @@ need() { # COMMAND PACKAGE...
 }
 need buildah buildah
 need cc gcc libc6-dev
+need cmark-gfm cmark-gfm
 need curl curl
 need docker docker.io
 need dockerd docker.io

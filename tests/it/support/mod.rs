@@ -17,6 +17,7 @@ pub mod program;
 pub mod project;
 pub mod proxy;
 pub mod registry;
+pub mod runner;
 pub mod running;
 pub mod schema;
 pub mod shell;
