@@ -23,12 +23,13 @@ use crate::support::project::{AMD64, Project, package};
 use crate::support::shell::{Network, Shell};
 
 /// The pages whose commands are run by a test, and all by which.
-const RUN: [&str; 7] = [
+const RUN: [&str; 8] = [
     "README.md",
     "docs/big-assets.md",
     "docs/first-deploy.md",
     "docs/from-dockerfile.md",
     "docs/glibc.md",
+    "docs/infrastructure.md",
     "docs/proxies.md",
     "docs/workspace.md",
 ];

@@ -19,6 +19,7 @@ mod fresh;
 mod functions;
 mod guides;
 mod hostile;
+mod infrastructure;
 mod init;
 mod levels;
 mod lfs;
