@@ -69,6 +69,14 @@ impl Block {
     pub(super) fn bytes(&self) -> &[u8] {
         &self.raw[..self.filled]
     }
+
+    /// Fills in the checksum, and makes it a block to be stored; whether deflating it may be worthwhile. Level 0 stores
+    /// every block.
+    pub(super) fn look_at(&mut self, level: u32) -> bool {
+        self.crc = crc32fast::hash(self.bytes());
+        self.packed_bytes = None;
+        level > 0 && probe::is_worthwhile(self.bytes())
+    }
 }
 
 /// One thread's compressor; the tables of either kind are made when they are first needed.
@@ -83,17 +91,11 @@ impl Compressor {
         Self::default()
     }
 
-    /// Fills in the block's compressed form and checksum; level 0 stores every block.
+    /// Fills in the block's compressed form, if it is the smaller one.
     pub(super) fn compress(&mut self, block: &mut Block, level: u32) {
-        block.crc = crc32fast::hash(&block.raw[..block.filled]);
-        block.packed_bytes = match level {
-            0 => None,
-            _ if !probe::is_worthwhile(block.bytes()) => None,
-            1..FIRST_OF_ZLIB => self.deflate(block, level),
-            _ => self.zlib(block, level),
-        };
+        let packed = if level < FIRST_OF_ZLIB { self.deflate(block, level) } else { self.zlib(block, level) };
         // What does not make it smaller is stored.
-        block.packed_bytes = block.packed_bytes.filter(|packed| *packed < block.filled);
+        block.packed_bytes = packed.filter(|packed| *packed < block.filled);
     }
 
     fn deflate(&mut self, block: &mut Block, level: u32) -> Option<usize> {

@@ -203,9 +203,13 @@ impl<'a> BlockWriter<'a> {
         if self.sink_failed.load(Ordering::Relaxed) {
             return Err(io::Error::other("nobody takes the layer's bytes any more"));
         }
-        let Some(block) = self.block.take() else { return Ok(()) };
+        let Some(mut block) = self.block.take() else { return Ok(()) };
         self.hasher.update(block.bytes());
-        let ready = self.pipeline.compressors.compress(block, self.pipeline.level);
+        // What is stored overtakes what other layers have waiting for the compressors.
+        let ready = match block.look_at(self.pipeline.level) {
+            true => self.pipeline.compressors.compress(block, self.pipeline.level),
+            false => threads::done(block),
+        };
         self.in_order.send(ready).map_err(|_| io::Error::other("nobody takes the layer's bytes any more"))
     }
 
