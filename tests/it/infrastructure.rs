@@ -4,7 +4,8 @@
 //! a template.
 
 use std::fs;
-use std::process::{Command, Output};
+use std::path::PathBuf;
+use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -14,7 +15,7 @@ use crate::support::images::Family;
 use crate::support::lambda_base::LambdaBase;
 use crate::support::markdown::{blocks, commands};
 use crate::support::moto::Moto;
-use crate::support::node::node;
+use crate::support::node;
 use crate::support::program::json as json_of;
 use crate::support::project::{AMD64, Project};
 use crate::support::proxy::Proxy;
@@ -22,9 +23,6 @@ use crate::support::shell::{Shell, pasted};
 use crate::support::tools::{succeed, target_directory, tool};
 
 const PAGE: &str = "docs/infrastructure.md";
-
-/// Where Serverless leaves its template.
-const SERVERLESS: &str = ".serverless/cloudformation-template-update-stack.json";
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/shop";
 
@@ -44,26 +42,24 @@ fn push(shell: &Shell, before: &str) -> [String; 2] {
     [api.to_owned(), sweep.to_owned()]
 }
 
-/// Writes an example into the project, and runs a tool of Node.js on it.
-fn run(shell: &Shell, file: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
-    fs::write(shell.path("work/shop").join(file), example(file)).expect("written");
-    node(&shell.path("work/shop"), arguments, environment)
+/// Writes an example into the project, and tells where that is.
+fn written(shell: &Shell, file: &str) -> PathBuf {
+    let project = shell.path("work/shop");
+    fs::write(project.join(file), example(file)).expect("written");
+    project
 }
 
-fn serverless(shell: &Shell) -> Output {
-    run(shell, "serverless.yml", &["node_modules/.bin/serverless", "package"], &[])
+fn serverless(shell: &Shell) -> Value {
+    node::serverless(&written(shell, "serverless.yml")).expect("a template")
 }
 
-fn cdk(shell: &Shell) -> Output {
-    // Where CDK's own command line has the program write to.
-    run(shell, "shop.mjs", &["shop.mjs"], &[("CDK_OUTDIR", "cdk.out")])
-}
-
-/// What a tool wrote, once it succeeded.
-fn template(shell: &Shell, output: &Output, path: &str) -> Value {
-    let said = [&output.stdout[..], &output.stderr].concat();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
-    json_of(&shell.path("work/shop").join(path))
+/// What CDK makes, with what its command line hands to the program.
+fn cdk(shell: &Shell, context: &Value) -> Value {
+    let project = written(shell, "shop.mjs");
+    let environment = [("CDK_OUTDIR", "cdk.out"), ("CDK_CONTEXT_JSON", &context.to_string())];
+    let output = node::node(&project, &["shop.mjs"], &environment);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    json_of(&project.join("cdk.out/Shop.template.json"))
 }
 
 /// Only the functions of a template, as roles and events are moto's business and not ours.
@@ -77,6 +73,13 @@ fn functions(mut template: Value) -> Value {
     json!({ "Resources": resources })
 }
 
+/// Which images the functions of a template get.
+fn deployed(template: &Value, parameters: &[(&str, &str)]) -> Vec<String> {
+    let moto = Moto::start();
+    moto.create_role("shop");
+    moto.deploy(REGION, template, parameters)
+}
+
 #[test]
 fn serverless_packages_what_a_registry_has() {
     let registry = DockerRegistry::start();
@@ -87,7 +90,7 @@ fn serverless_packages_what_a_registry_has() {
     let elsewhere = format!("export CARGO_LAMBDA_IMAGE_REPOSITORY={}/shop/{{bin}}\n", registry.address);
     let elsewhere = elsewhere + "export CARGO_LAMBDA_IMAGE_CREATE_REPOSITORY=false\n";
     let [api, sweep] = push(&shell, &elsewhere);
-    let template = template(&shell, &serverless(&shell), SERVERLESS);
+    let template = serverless(&shell);
     for (function, image) in [("Api", api), ("Sweep", sweep)] {
         let properties = &template["Resources"][format!("{function}LambdaFunction")]["Properties"];
         assert_eq!(properties["Code"], json!({ "ImageUri": image }));
@@ -107,7 +110,7 @@ fn all_tools_deploy_what_was_pushed() {
     assert!(images.iter().all(|image| image.starts_with(&format!("{HOST}/shop/"))), "{images:?}");
     let [api, sweep] = &images;
 
-    let written = template(&shell, &serverless(&shell), SERVERLESS);
+    let written = serverless(&shell);
     let version = |function: &str| {
         let resources = written["Resources"].as_object().expect("resources");
         let mut versions = resources.iter().filter(|(_, it)| it["Type"] == "AWS::Lambda::Version");
@@ -115,20 +118,34 @@ fn all_tools_deploy_what_was_pushed() {
         version["Properties"]["CodeSha256"].as_str().expect("a digest").to_owned()
     };
     assert!(api.ends_with(&version("Api")) && sweep.ends_with(&version("Sweep")), "as the page says");
-    assert_eq!(Moto::start().deploy(REGION, &functions(written.clone()), &[]), images);
-
-    let written = template(&shell, &cdk(&shell), "cdk.out/Shop.template.json");
-    assert_eq!(Moto::start().deploy(REGION, &functions(written), &[]), images);
+    assert_eq!(deployed(&functions(written), &[]), images);
 
     sam_deploys(&shell, &images);
     terraform_reads(&shell, &images);
+
+    let written = cdk(&shell, &json!({}));
+    assert_eq!(deployed(&functions(written.clone()), &[]), images);
+    let results = shell.path("work/shop/target/lambda-image");
+    let result = |bin: &str| fs::read_to_string(results.join(bin)).expect("a result");
+    let context = json!({ "api": result("api.json"), "sweep": result("sweep.json") });
+    fs::remove_dir_all(&results).expect("removed");
+    assert_eq!(cdk(&shell, &context), written, "the context stands for the files");
 }
 
 /// The page's way with SAM, whose command line only takes what the shell hands to it.
 fn sam_deploys(shell: &Shell, [api, sweep]: &[String; 2]) {
-    fs::write(shell.path("work/shop/template.yaml"), example("template.yaml")).expect("written");
+    // What CloudFormation does with a template of SAM, and moto does not: AWS's own code for it.
+    const TRANSFORM: &str = "
+import json, sys
+from samtranslator.translator.transform import transform
+from samtranslator.yaml_helper import yaml_parse
+class Policies:
+    load = staticmethod(dict)
+print(json.dumps(transform(yaml_parse(open(sys.argv[1]).read()), {}, Policies())))";
+
+    let template = written(shell, "template.yaml").join("template.yaml");
     let mut lint = Command::new(target_directory().join("tools/moto/bin/cfn-lint"));
-    succeed(lint.args(["--regions", REGION, "--template"]).arg(shell.path("work/shop/template.yaml")));
+    succeed(lint.args(["--regions", REGION, "--template"]).arg(&template));
 
     shell.provide("sam", "printf '%s\\n' \"$@\"");
     let [deploy] = commands(PAGE, "SAM and CloudFormation").try_into().expect("one block of shell");
@@ -138,26 +155,23 @@ fn sam_deploys(shell: &Shell, [api, sweep]: &[String; 2]) {
     assert_eq!((repository, given), (api.split('@').next().expect("a repository"), "--parameter-overrides"));
     assert_eq!([first, second], [format!("ApiImage={api}"), format!("SweepImage={sweep}")]);
 
-    // The plain form that the page mentions: moto has no transform of SAM.
-    let function = |parameter: &str| {
-        let code = json!({ "ImageUri": { "Ref": parameter } });
-        let properties = json!({ "Code": code, "PackageType": "Image", "Role": ROLE });
-        json!({ "Type": "AWS::Lambda::Function", "Properties": properties })
-    };
-    let parameter = json!({ "Type": "String" });
-    let plain = json!({
-        "Parameters": { "ApiImage": parameter, "SweepImage": parameter },
-        "Resources": { "Api": function("ApiImage"), "Sweep": function("SweepImage") },
-    });
+    let mut transform = Command::new(target_directory().join("tools/moto/bin/python"));
+    let transformed = succeed(transform.args(["-c", TRANSFORM]).arg(&template).env("AWS_DEFAULT_REGION", REGION));
+    let transformed: Value = serde_json::from_str(&transformed).expect("JSON");
+    let mut plain = functions(transformed.clone());
+    plain["Parameters"] = transformed["Parameters"].clone();
     let parameters = [first, second].map(|it| it.split_once('=').expect("a value"));
-    assert_eq!(Moto::start().deploy(REGION, &plain, &parameters), [api.as_str(), sweep]);
+    assert_eq!(deployed(&plain, &parameters), [api.as_str(), sweep]);
 }
 
 /// HashiCorp's parser reads the example; what it says about the file is then looked up by hand.
 fn terraform_reads(shell: &Shell, [api, sweep]: &[String; 2]) {
     const PARSE: &str = "require('@cdktf/hcl2json').parse('main.tf', require('fs').readFileSync('main.tf', 'utf8'))
         .then((it) => require('fs').writeFileSync('main.tf.json', JSON.stringify(it)))";
-    let parsed = template(shell, &run(shell, "main.tf", &["-e", PARSE], &[]), "main.tf.json");
+    let project = written(shell, "main.tf");
+    let output = node::node(&project, &["-e", PARSE], &[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let parsed = json_of(&project.join("main.tf.json"));
     let images = parsed["locals"][0]["images"].as_str().expect("an expression");
     let images = images.strip_prefix("${{").expect("an object").split_whitespace().collect::<Vec<_>>().join(" ");
     let path = "target/lambda-image/${bin}.json";
@@ -168,7 +182,7 @@ fn terraform_reads(shell: &Shell, [api, sweep]: &[String; 2]) {
     assert_eq!((&function["for_each"], &function["package_type"]), (&json!("${local.images}"), &json!("Image")));
     assert_eq!(function["image_uri"], "${each.value.image_uri}");
     for (bin, image) in [("api", api), ("sweep", sweep)] {
-        let result = json_of(&shell.path("work/shop").join(path.replace("${bin}", bin)));
+        let result = json_of(&project.join(path.replace("${bin}", bin)));
         assert_eq!((&result["image_uri"], &result["platform"]), (&json!(image), &json!("linux/amd64")));
     }
 }
@@ -181,17 +195,16 @@ fn no_tool_deploys_what_was_only_built() {
     build("api");
     build("sweep");
     assert_eq!(project.result("api")["image_uri"], Value::Null);
-    let said = |file: &str, arguments: &[&str]| {
-        project.write(file, example(file));
-        let output = node(project.root(), arguments, &[]);
-        assert!(!output.status.success(), "{arguments:?}");
-        String::from_utf8([output.stdout, output.stderr].concat()).expect("UTF-8")
-    };
-    let serverless = said("serverless.yml", &["node_modules/.bin/serverless", "package"]);
+    project.write("serverless.yml", example("serverless.yml"));
+    let said = node::serverless(project.root()).expect_err("no URI");
     let [_, message] = texts("Serverless").try_into().expect("two blocks");
-    assert!(serverless.contains(message.trim()), "what the page quotes: {serverless}");
-    let cdk = said("shop.mjs", &["shop.mjs"]);
-    assert!(cdk.contains("Error: target/lambda-image/api.json: built, but not pushed"), "{cdk}");
+    assert!(said.contains(message.trim()), "what the page quotes: {said}");
+
+    project.write("shop.mjs", example("shop.mjs"));
+    let output = node::node(project.root(), &["shop.mjs"], &[]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(said.contains("Error: target/lambda-image/api.json: built, but not pushed"), "{said}");
 
     let [deploy] = commands(PAGE, "SAM and CloudFormation").try_into().expect("one block of shell");
     let deploy = format!("sam() {{ echo deployed; }}\n{deploy}");

@@ -11,6 +11,7 @@ mod config;
 mod crash;
 mod damage;
 mod deploy;
+mod dockerfile;
 mod ecr;
 mod emulator;
 mod enduring;

@@ -6,6 +6,9 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use serde_json::Value;
+
+use super::program::json;
 use super::tools::{target_directory, tool};
 
 /// What a program of Node.js says in `directory`, without a network, an account of AWS, or the caller's settings.
@@ -22,4 +25,13 @@ pub fn node(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) 
     command.arg("--net").arg(program).args(arguments).current_dir(directory).env_clear();
     command.env("HOME", directory).env("CI", "true").env("SLS_TELEMETRY_DISABLED", "1");
     command.envs(environment.iter().copied()).output().expect("unshare starts")
+}
+
+/// What Serverless packages of the `serverless.yml` in `directory`: its template, or what it says instead.
+pub fn serverless(directory: &Path) -> Result<Value, String> {
+    let output = node(directory, &["node_modules/.bin/serverless", "package"], &[]);
+    if output.status.success() {
+        return Ok(json(&directory.join(".serverless/cloudformation-template-update-stack.json")));
+    }
+    Err(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
 }

@@ -41,7 +41,9 @@ impl Shell {
         let program = env!("CARGO_BIN_EXE_cargo-lambda-image");
         let fetch = "[ ! -f Cargo.toml ] || cargo fetch --quiet";
         shell.provide("cargo-lambda-image", &format!("{fetch}\nexec env {way} {program} \"$@\""));
-        shell.provide("skopeo", &format!("exec env {way} {} \"$@\"", tool("skopeo").display()));
+        for name in ["buildah", "skopeo"] {
+            shell.provide(name, &format!("exec env {way} {} \"$@\"", tool(name).display()));
+        }
         shell
     }
 
