@@ -36,7 +36,9 @@ fn example(name: &str) -> String {
 
 /// Makes the page's project and pushes it, after other lines of shell. Returns where the images of `api` and `sweep` are.
 fn push(shell: &Shell, before: &str) -> [String; 2] {
-    let printed = shell.run(&(before.to_owned() + &commands(PAGE, "What they read").concat()));
+    // Two projects that look the same to Cargo write over each other's binaries where they share what is made on the way.
+    let before = format!("unset CARGO_BUILD_BUILD_DIR\n{before}");
+    let printed = shell.run(&(before + &commands(PAGE, "What they read").concat()));
     let [api, sweep, again] = printed.lines().collect::<Vec<_>>().try_into().expect("two images, and jq");
     assert_eq!(api, again, "what jq reads is what the push printed");
     [api.to_owned(), sweep.to_owned()]
