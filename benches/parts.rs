@@ -114,12 +114,12 @@ fn pipeline(path: &Path, threads: usize) -> Result<(u64, u64), Box<dyn Error>> {
     let session = Session::silent();
     let task = session.task(TaskKind::Layer, "benchmark", None);
     let pipeline = Pipeline::new(threads, gzip::DEFAULT_LEVEL);
-    let (out, _, size) = pipeline.run(Counter(0), &task, &session, |tar| {
+    let packed = pipeline.run(Counter(0), &task, &session, |tar| {
         let mut file = File::open(path).or_failed(|| format!("could not open `{}`", path.display()))?;
         io::copy(&mut file, tar).or_failed(|| format!("could not read `{}`", path.display()))?;
         Ok(())
     })?;
-    Ok((size, out.0))
+    Ok((packed.uncompressed_size, packed.sink.0))
 }
 
 /// Counts what it is given.

@@ -143,28 +143,61 @@ pub mod media_type {
     pub const DOCKER_LAYER_TAR: &str = "application/vnd.docker.image.rootfs.diff.tar";
 }
 
+/// Hashes and counts bytes.
+#[derive(Debug, Default)]
+pub struct Hasher {
+    sha256: Sha256,
+    bytes: u64,
+}
+
+impl Hasher {
+    /// Sees more bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.sha256.update(bytes);
+        self.bytes += bytes.len() as u64;
+    }
+
+    /// How many it has seen.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The digest of all it has seen, and their number.
+    #[must_use]
+    pub fn finish(self) -> (Digest, u64) {
+        (Digest(self.sha256.finalize().into()), self.bytes)
+    }
+}
+
 /// Hashes and counts what passes through to `inner`.
 #[derive(Debug)]
 pub struct HashingWriter<W> {
     inner: W,
-    hasher: Sha256,
-    written_bytes: u64,
+    hasher: Hasher,
 }
 
 impl<W: Write> HashingWriter<W> {
     /// A writer that has seen nothing yet.
     pub fn new(inner: W) -> Self {
-        Self { inner, hasher: Sha256::new(), written_bytes: 0 }
+        Self { inner, hasher: Hasher::default() }
     }
 
     /// How many bytes went through so far.
     pub fn written_bytes(&self) -> u64 {
-        self.written_bytes
+        self.hasher.bytes()
+    }
+
+    /// Forgets what went through; the inner writer, which is to forget it too.
+    pub fn restart(&mut self) -> &mut W {
+        self.hasher = Hasher::default();
+        &mut self.inner
     }
 
     /// The inner writer, the digest of all that went through, and its size in bytes.
     pub fn finish(self) -> (W, Digest, u64) {
-        (self.inner, Digest(self.hasher.finalize().into()), self.written_bytes)
+        let (digest, size) = self.hasher.finish();
+        (self.inner, digest, size)
     }
 }
 
@@ -172,7 +205,6 @@ impl<W: Write> Write for HashingWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.inner.write(bytes)?;
         self.hasher.update(&bytes[..count]);
-        self.written_bytes += count as u64;
         Ok(count)
     }
 

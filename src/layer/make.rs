@@ -19,11 +19,11 @@ use super::gzip::FORMAT_VERSION;
 use super::learn::told_layer;
 use super::plan::LayerSpec;
 use super::tarball::TarSink;
-use super::{BlockWriter, Layer, Origin, Pipeline, facts, tarball};
+use super::{BlockWriter, Layer, Origin, Packed, Pipeline, facts, tarball};
 use crate::event::{Session, Task, TaskKind, TaskOutcome};
 use crate::oci::{Descriptor, DiffId, Digest, HashingWriter, media_type};
 use crate::problem::{Problem, Result};
-use crate::store::{BlobWriter, Kind, Store};
+use crate::store::{BlobFile, Kind, Store};
 
 /// How records are used while making layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,13 +123,13 @@ impl Pipeline {
         }
         let tar_size = spec.tar_size();
         let task = session.task(TaskKind::Layer, &spec.name, Some(tar_size));
-        let layer = self.pack(spec, store.writer()?, BlobWriter::finish, &task, making)?;
+        let layer = self.pack(spec, store.file()?, BlobFile::finish, &task, making)?;
         task.finish(TaskOutcome::Done);
         Ok(layer)
     }
 
-    /// Makes a layer into `sink` instead of the store, the same bytes each time, and remembers what it is. `finish` tells
-    /// digest and size of what went into the sink; the layer's blob is where it would lie in the store.
+    /// Makes a layer into `sink` instead of the store, the same bytes each time, and remembers what it is. `finish` is told
+    /// the digest of what went into the sink; the layer's blob is where it would lie in the store.
     ///
     /// # Errors
     /// When a file cannot be read or changes meanwhile, or what the sink fails with.
@@ -137,7 +137,7 @@ impl Pipeline {
         &self,
         spec: &LayerSpec,
         sink: W,
-        finish: impl FnOnce(W) -> Result<(Digest, u64)>,
+        finish: impl FnOnce(W, &Digest) -> Result<()>,
         store: &Store,
         session: &Session,
     ) -> Result<Layer> {
@@ -184,7 +184,7 @@ impl Pipeline {
         &self,
         spec: &LayerSpec,
         sink: W,
-        finish: impl FnOnce(W) -> Result<(Digest, u64)>,
+        finish: impl FnOnce(W, &Digest) -> Result<()>,
         task: &Task,
         making: &Making<'_>,
     ) -> Result<Layer> {
@@ -192,8 +192,9 @@ impl Pipeline {
         let context = |problem: Problem| problem.context(format!("could not pack layer `{}`", spec.name));
         let produce =
             |inner: &mut BlockWriter<'_>| tarball::write(&spec.entries, &mut Stoppable { inner, stop: &making.failed });
-        let (sink, diff_id, uncompressed_size) = self.run(sink, task, session, produce).map_err(context)?;
-        let (digest, size) = finish(sink)?;
+        let Packed { sink, diff_id, uncompressed_size, digest, size } =
+            self.run(sink, task, session, produce).map_err(context)?;
+        finish(sink, &digest)?;
         let blob = BlobRecord { digest, size, uncompressed_size, told: false };
         let remember = || {
             self.remember_blob(store, diff_id, &blob, spec.facts())?;
@@ -253,10 +254,10 @@ impl Pipeline {
             facts = facts::scan(Tee { tar, sink }, &facts::Allowance::default(), session)?.1;
             Ok(())
         };
-        let (writer, diff_id, uncompressed_size) = self
-            .run(store.writer()?, &task, session, produce)
+        let Packed { sink, diff_id, uncompressed_size, digest, size } = self
+            .run(store.file()?, &task, session, produce)
             .map_err(|problem| problem.context(format!("could not pack layer `{name}`")))?;
-        let (digest, size) = writer.finish()?;
+        sink.finish(&digest)?;
         let blob = BlobRecord { digest, size, uncompressed_size, told: false };
         self.remember_blob(store, diff_id, &blob, &facts)?;
         task.finish(TaskOutcome::Done);

@@ -1,9 +1,11 @@
 //! A layer: what it is once made, and the pipeline that makes it.
 //!
 //! ```text
-//! entries -> tar -> DiffId -> blocks -> gzip on many threads -> one member -> sink (digest, size)
+//! entries -> tar -> DiffId -> blocks -> gzip on many threads -> one member -> digest -> sink
 //!            the producer's thread                              the framer's thread
 //! ```
+//!
+//! Where threads are scarce, the framer's makes both hashes at once: that is less work, but all of it on one core.
 //!
 //! Bytes depend on the entries' content, the level and the format version alone. The sink is anything that takes
 //! bytes: here a blob of the store.
@@ -20,6 +22,7 @@ mod learn;
 pub mod lfs;
 mod look;
 pub mod make;
+mod pair;
 pub mod plan;
 mod probe;
 mod scan;
@@ -36,12 +39,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
-use sha2::{Digest as _, Sha256};
-
 use crate::event::{Session, Task};
-use crate::oci::{Descriptor, DiffId, Digest};
+use crate::oci::{Descriptor, DiffId, Digest, Hasher};
 use crate::problem::{IoContext as _, Problem, Result};
-use gzip::{BLOCK_BYTES, Block, Framer};
+use gzip::{BLOCK_BYTES, Block, Framed, Framer};
 use tarball::TarSink;
 use threads::{Budget, Compressors};
 
@@ -75,6 +76,24 @@ pub struct Layer {
     pub blob: PathBuf,
 }
 
+/// What came of a tar.
+#[derive(Debug)]
+pub struct Packed<W> {
+    /// What took the compressed bytes.
+    pub sink: W,
+    /// The digest of the tar.
+    pub diff_id: DiffId,
+    /// Bytes of the tar.
+    pub uncompressed_size: u64,
+    /// The digest of the compressed bytes.
+    pub digest: Digest,
+    /// Their number.
+    pub size: u64,
+}
+
+/// With so few threads one layer is not made faster by hashing its tar on a core of its own.
+const FEW_THREADS: usize = 2;
+
 /// The machinery that makes layers: threads that compress and one budget of blocks for all layers in flight.
 #[derive(Debug)]
 pub struct Pipeline {
@@ -104,8 +123,11 @@ impl Pipeline {
         (self.threads + 1).min(8)
     }
 
-    /// Runs the tar bytes that `produce` writes through the pipeline into `sink`; returns the sink, the tar's digest
-    /// and its size in bytes.
+    fn is_short_of_threads(&self) -> bool {
+        self.threads <= FEW_THREADS
+    }
+
+    /// Runs the tar bytes that `produce` writes through the pipeline into `sink`.
     ///
     /// # Errors
     /// What `produce` or the sink fails with, or an interruption.
@@ -115,7 +137,7 @@ impl Pipeline {
         task: &Task,
         session: &Session,
         produce: impl FnOnce(&mut BlockWriter<'_>) -> Result<()>,
-    ) -> Result<(W, DiffId, u64)> {
+    ) -> Result<Packed<W>> {
         let sink_failed = AtomicBool::new(false);
         let sink_failed = &sink_failed;
         thread::scope(|scope| {
@@ -130,7 +152,11 @@ impl Pipeline {
                 // A sink that failed makes the producer fail too, with less to say.
                 (_, Err(error)) => Err(error).or_failed(|| "could not write the layer".into()),
                 (Err(problem), Ok(_)) => Err(problem),
-                (Ok((diff_id, size)), Ok(sink)) => Ok((sink, diff_id, size)),
+                (Ok(hashed), Ok(Framed { sink, member: (digest, size), tar })) => {
+                    let hashed = hashed.or(tar).ok_or_else(|| Problem::failed("nobody hashed the layer's tar"))?;
+                    let (diff_id, uncompressed_size) = (DiffId(hashed.0), hashed.1);
+                    Ok(Packed { sink, diff_id, uncompressed_size, digest, size })
+                }
             }
         })
     }
@@ -142,8 +168,8 @@ impl Pipeline {
         sink: W,
         task: &Task,
         sink_failed: &AtomicBool,
-    ) -> io::Result<W> {
-        let mut framer = Framer::new(sink);
+    ) -> io::Result<Framed<W>> {
+        let mut framer = Framer::new(sink, self.is_short_of_threads());
         for block in blocks {
             sink_failed.store(framer.is_err(), Ordering::Relaxed);
             // After a failure blocks still go back to the budget, or other layers would wait for them for ever.
@@ -171,8 +197,8 @@ pub struct BlockWriter<'a> {
     session: &'a Session,
     sink_failed: &'a AtomicBool,
     block: Option<Block>,
-    hasher: Sha256,
-    size: u64,
+    /// Absent where the framer hashes the tar.
+    hasher: Option<Hasher>,
 }
 
 impl<'a> BlockWriter<'a> {
@@ -182,7 +208,8 @@ impl<'a> BlockWriter<'a> {
         session: &'a Session,
         sink_failed: &'a AtomicBool,
     ) -> Self {
-        Self { pipeline, in_order, session, sink_failed, block: None, hasher: Sha256::new(), size: 0 }
+        let hasher = (!pipeline.is_short_of_threads()).then(Hasher::default);
+        Self { pipeline, in_order, session, sink_failed, block: None, hasher }
     }
 
     /// The block being filled and where to go on in it.
@@ -192,7 +219,6 @@ impl<'a> BlockWriter<'a> {
 
     /// Counts `count` more bytes in the block being filled, and sends it on when it is full.
     fn filled(&mut self, count: usize) -> io::Result<()> {
-        self.size += count as u64;
         let block = self.room();
         block.filled += count;
         if block.filled == BLOCK_BYTES { self.send() } else { Ok(()) }
@@ -203,16 +229,22 @@ impl<'a> BlockWriter<'a> {
         if self.sink_failed.load(Ordering::Relaxed) {
             return Err(io::Error::other("nobody takes the layer's bytes any more"));
         }
-        let Some(block) = self.block.take() else { return Ok(()) };
-        self.hasher.update(block.bytes());
-        let ready = self.pipeline.compressors.compress(block, self.pipeline.level);
+        let Some(mut block) = self.block.take() else { return Ok(()) };
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(block.bytes());
+        }
+        // What is stored overtakes what other layers have waiting for the compressors.
+        let ready = match block.look_at(self.pipeline.level) {
+            true => self.pipeline.compressors.compress(block, self.pipeline.level),
+            false => threads::done(block),
+        };
         self.in_order.send(ready).map_err(|_| io::Error::other("nobody takes the layer's bytes any more"))
     }
 
-    fn finish(&mut self) -> Result<(DiffId, u64)> {
+    /// Sends on what is left; the tar's digest and size in bytes, if they are known here.
+    fn finish(&mut self) -> Result<Option<(Digest, u64)>> {
         self.send().or_failed(|| "could not write the layer".into())?;
-        let digest = Digest::from(<[u8; 32]>::from(std::mem::take(&mut self.hasher).finalize()));
-        Ok((DiffId(digest), self.size))
+        Ok(self.hasher.take().map(Hasher::finish))
     }
 }
 

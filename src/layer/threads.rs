@@ -19,6 +19,10 @@ const COMPRESSOR_BYTES: usize = 300 << 10;
 /// More would have no block to work on.
 const MOST_THREADS: usize = 20;
 
+/// How many blocks a thread may have waiting: a layer that compresses must not take all blocks, or those that are stored
+/// would go no faster.
+const WAITING: usize = 2;
+
 /// How many of `asked` threads there are to be.
 fn threads(asked: usize) -> usize {
     asked.clamp(1, MOST_THREADS)
@@ -79,17 +83,25 @@ struct Job {
     done: SyncSender<Block>,
 }
 
+/// As [`Compressors::compress`], for a block that needs none.
+pub(super) fn done(block: Block) -> Receiver<Block> {
+    let (done, result) = mpsc::sync_channel(1);
+    // There is room for one.
+    let _ = done.send(block);
+    result
+}
+
 /// Threads that compress blocks in the order they come.
 #[derive(Debug)]
 pub(super) struct Compressors {
-    jobs: Option<mpsc::Sender<Job>>,
+    jobs: Option<SyncSender<Job>>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Compressors {
     /// As many threads as are `asked` for and of use.
     pub(super) fn new(asked: usize) -> Self {
-        let (jobs, queue) = mpsc::channel::<Job>();
+        let (jobs, queue) = mpsc::sync_channel::<Job>(WAITING * threads(asked));
         let queue = Arc::new(Mutex::new(queue));
         let work = |queue: Arc<Mutex<Receiver<Job>>>| {
             move || {
@@ -107,7 +119,7 @@ impl Compressors {
         Self { jobs: Some(jobs), threads }
     }
 
-    /// Hands a block over; what is returned yields it back compressed.
+    /// Hands a block over, once there is room for it among those that wait; what is returned yields it back compressed.
     pub(super) fn compress(&self, block: Block, level: u32) -> Receiver<Block> {
         let (done, result) = mpsc::sync_channel(1);
         if let Some(jobs) = &self.jobs {

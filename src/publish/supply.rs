@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::event::Session;
 use crate::layer::plan::LayerSpec;
 use crate::layer::{Layer, Pipeline};
-use crate::oci::Descriptor;
+use crate::oci::{Descriptor, Digest};
 use crate::problem::{IoContext as _, Problem};
-use crate::registry::feed::{PIECE_BYTES, PieceWriter, Source};
+use crate::registry::feed::{Made, PIECE_BYTES, Pieces, Source};
 use crate::store::Store;
 
 /// The bytes of a blob in the store.
@@ -48,15 +48,11 @@ pub fn recipe(spec: LayerSpec, pipeline: &Arc<Pipeline>, store: &Arc<Store>, ses
     let cell = Cell::default();
     let (left, pipeline, store, session) = (cell.clone(), Arc::clone(pipeline), Arc::clone(store), session.clone());
     let source = Source::blocking(move |pieces| {
-        let mut made = None;
-        let finish = |pieces: PieceWriter| {
-            let all = pieces.finish()?;
-            made = Some(all);
-            Ok((all.digest, all.size))
-        };
-        let layer = pipeline.make_into(&spec, pieces, finish, &store, &session)?;
+        let finish = |pieces: Pieces, _: &Digest| pieces.finish();
+        let layer = pipeline.make_into(&spec, pieces.unhashed(), finish, &store, &session)?;
+        let Descriptor { digest, size, .. } = layer.descriptor;
         *left.lock().unwrap_or_else(PoisonError::into_inner) = Some(layer);
-        made.ok_or_else(|| Problem::failed(format!("layer `{}` was not made", spec.name)))
+        Ok(Made { digest, size })
     });
     (source, cell)
 }

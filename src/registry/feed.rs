@@ -93,8 +93,9 @@ fn unwanted() -> Problem {
 #[derive(Debug)]
 pub struct PieceWriter(HashingWriter<Pieces>);
 
+/// As [`PieceWriter`], for bytes that somebody else hashes.
 #[derive(Debug)]
-struct Pieces {
+pub struct Pieces {
     pieces: mpsc::Sender<Piece>,
     piece: BytesMut,
 }
@@ -109,9 +110,15 @@ impl PieceWriter {
     /// # Errors
     /// When nobody takes it.
     pub fn finish(self) -> Result<Made> {
-        let (mut pieces, digest, size) = self.0.finish();
-        pieces.send().map_err(|_| unwanted())?;
+        let (pieces, digest, size) = self.0.finish();
+        pieces.finish()?;
         Ok(Made { digest, size })
+    }
+
+    /// For bytes that somebody else hashes, before the first of them.
+    #[must_use]
+    pub fn unhashed(self) -> Pieces {
+        self.0.finish().0
     }
 }
 
@@ -126,6 +133,14 @@ impl Write for PieceWriter {
 }
 
 impl Pieces {
+    /// Hands over what is left.
+    ///
+    /// # Errors
+    /// When nobody takes it.
+    pub fn finish(mut self) -> Result<()> {
+        self.send().map_err(|_| unwanted())
+    }
+
     fn send(&mut self) -> io::Result<()> {
         if self.piece.is_empty() {
             return Ok(());

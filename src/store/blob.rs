@@ -3,8 +3,8 @@
 //! The name is unknown until the last byte, so bytes go to a temporary file on the same file system and are renamed on
 //! finish: a crash leaves a stray file, never a wrong blob.
 
-use std::fs::{File, Permissions};
-use std::io::{self, Seek as _, Write};
+use std::fs::Permissions;
+use std::io::{self, IoSlice, Seek as _, Write};
 use std::os::unix::fs::PermissionsExt as _;
 
 use tempfile::NamedTempFile;
@@ -13,25 +13,68 @@ use super::{Store, trust};
 use crate::oci::{Descriptor, Digest, HashingWriter};
 use crate::problem::{IoContext as _, Problem, Result};
 
-/// A blob being written. Dropping it unfinished removes what was written.
+/// A blob being written by somebody who hashes it. Dropping it unfinished removes what was written.
 #[derive(Debug)]
-pub struct BlobWriter<'a> {
+pub struct BlobFile<'a> {
     store: &'a Store,
     file: NamedTempFile,
-    writer: HashingWriter<File>,
 }
+
+impl<'a> BlobFile<'a> {
+    pub(super) fn new(store: &'a Store) -> Result<Self> {
+        Ok(Self { store, file: store.temporary_file()? })
+    }
+
+    /// Gives the blob its name, which has to be the digest of all that was written.
+    ///
+    /// # Errors
+    /// When the file cannot be renamed or recorded.
+    pub fn finish(self, digest: &Digest) -> Result<()> {
+        let Self { store, file } = self;
+        let path = store.blob_path(digest);
+        let failed = || format!("could not write blob `{}`", path.display());
+        // Temporary files are private; other tools read the layout.
+        file.as_file().set_permissions(Permissions::from_mode(0o644)).or_failed(failed)?;
+        trust::settle(file.as_file()).or_failed(failed)?;
+        file.persist(&path).map_err(|error| error.error).or_failed(failed)?;
+        trust::remember(store, digest, &path)
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        let file = self.file.as_file_mut();
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .or_failed(|| format!("could not write `{}`", self.file.path().display()))
+    }
+}
+
+impl Write for BlobFile<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.as_file_mut().write(bytes)
+    }
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.file.as_file_mut().write_vectored(parts)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.as_file_mut().flush()
+    }
+}
+
+/// A blob being written and hashed. Dropping it unfinished removes what was written.
+#[derive(Debug)]
+pub struct BlobWriter<'a>(HashingWriter<BlobFile<'a>>);
 
 impl<'a> BlobWriter<'a> {
     pub(super) fn new(store: &'a Store) -> Result<Self> {
-        let file = store.temporary_file()?;
-        let writer = HashingWriter::new(file.as_file().try_clone().or_failed(|| shown(&file))?);
-        Ok(Self { store, file, writer })
+        Ok(Self(HashingWriter::new(BlobFile::new(store)?)))
     }
 
     /// How many bytes were written so far.
     #[must_use]
     pub fn written_bytes(&self) -> u64 {
-        self.writer.written_bytes()
+        self.0.written_bytes()
     }
 
     /// Starts again from nothing.
@@ -39,12 +82,7 @@ impl<'a> BlobWriter<'a> {
     /// # Errors
     /// When the temporary file cannot be emptied.
     pub fn restart(&mut self) -> Result<()> {
-        let failed = || shown(&self.file);
-        let mut file = self.file.as_file().try_clone().or_failed(failed)?;
-        file.set_len(0).or_failed(failed)?;
-        file.rewind().or_failed(failed)?;
-        self.writer = HashingWriter::new(file);
-        Ok(())
+        self.0.restart().restart()
     }
 
     /// Gives the blob its name; returns its digest and its size in bytes.
@@ -52,8 +90,8 @@ impl<'a> BlobWriter<'a> {
     /// # Errors
     /// When the file cannot be renamed or recorded.
     pub fn finish(self) -> Result<(Digest, u64)> {
-        let (_, digest, size) = self.writer.finish();
-        name(self.store, self.file, &digest)?;
+        let (file, digest, size) = self.0.finish();
+        file.finish(&digest)?;
         Ok((digest, size))
     }
 
@@ -62,7 +100,7 @@ impl<'a> BlobWriter<'a> {
     /// # Errors
     /// When size or digest differ: the problem names both sides.
     pub fn finish_as(self, expected: &Descriptor) -> Result<()> {
-        let (_, digest, size) = self.writer.finish();
+        let (file, digest, size) = self.0.finish();
         if (digest, size) != (expected.digest, expected.size) {
             return Err(Problem::failed(format!(
                 "expected {} bytes with digest {} and got {size} bytes with digest {digest}",
@@ -70,30 +108,16 @@ impl<'a> BlobWriter<'a> {
             ))
             .help("it is cut short or damaged where it comes from: copy or pull it from its origin again"));
         }
-        name(self.store, self.file, &digest)
+        file.finish(&digest)
     }
-}
-
-fn name(store: &Store, file: NamedTempFile, digest: &Digest) -> Result<()> {
-    let path = store.blob_path(digest);
-    let failed = || format!("could not write blob `{}`", path.display());
-    // Temporary files are private; other tools read the layout.
-    file.as_file().set_permissions(Permissions::from_mode(0o644)).or_failed(failed)?;
-    trust::settle(file.as_file()).or_failed(failed)?;
-    file.persist(&path).map_err(|error| error.error).or_failed(failed)?;
-    trust::remember(store, digest, &path)
-}
-
-fn shown(file: &NamedTempFile) -> String {
-    format!("could not write `{}`", file.path().display())
 }
 
 impl Write for BlobWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.writer.write(bytes)
+        self.0.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.writer.flush()
+        self.0.flush()
     }
 }

@@ -18,7 +18,7 @@ use crate::event::Session;
 use crate::oci::{Descriptor, Digest};
 use crate::problem::{IoContext as _, Problem, Result};
 
-pub use blob::BlobWriter;
+pub use blob::{BlobFile, BlobWriter};
 pub use lock::Hold;
 pub use records::{Kind, Records};
 
@@ -109,6 +109,14 @@ impl Store {
     /// When no temporary file can be made.
     pub fn writer(&self) -> Result<BlobWriter<'_>> {
         BlobWriter::new(self)
+    }
+
+    /// Begins a blob that somebody else hashes.
+    ///
+    /// # Errors
+    /// When no temporary file can be made.
+    pub fn file(&self) -> Result<BlobFile<'_>> {
+        BlobFile::new(self)
     }
 
     /// Writes small bytes as a blob; does nothing if it is already there.

@@ -1,5 +1,6 @@
 //! `testdata/hello` through the real program into an image, and an answer out of its database through Lambda's emulator.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
@@ -55,8 +56,12 @@ fn a_docker_base_of_the_public_registry_answers() {
     let asked = proxy.requests();
     let resolved = asked.iter().any(|request| request.ends_with(" public.ecr.aws/v2/lambda/provided/manifests/al2023"));
     assert!(resolved, "{asked:?}");
-    let pulled = asked.iter().filter(|request| request.starts_with("GET d5l0dvt14r5h8.cloudfront.net/v2/")).count();
-    assert_eq!(pulled, 5, "a config and four layers come by way of the redirect: {asked:?}");
+    let pulled = asked.iter().filter(|request| request.starts_with("GET d5l0dvt14r5h8.cloudfront.net/v2/"));
+    assert_eq!(
+        pulled.collect::<HashSet<_>>().len(),
+        5,
+        "a config and four layers come by way of the redirect: {asked:?}"
+    );
 
     assert_eq!(build(), first, "the same image");
     let again = proxy.requests();

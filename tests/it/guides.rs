@@ -15,20 +15,19 @@ use serde_json::{Value, json};
 
 use crate::support::cloud::Cloud;
 use crate::support::emulator::Podman;
-use crate::support::images::Family;
-use crate::support::lambda_base::LambdaBase;
 use crate::support::markdown::{Block, blocks, pages, read, repository};
 use crate::support::program::json;
 use crate::support::project::{AMD64, Project, package};
 use crate::support::shell::{Network, Shell};
 
 /// The pages whose commands are run by a test, and all by which.
-const RUN: [&str; 7] = [
+const RUN: [&str; 8] = [
     "README.md",
     "docs/big-assets.md",
     "docs/first-deploy.md",
     "docs/from-dockerfile.md",
     "docs/glibc.md",
+    "docs/infrastructure.md",
     "docs/proxies.md",
     "docs/workspace.md",
 ];
@@ -108,20 +107,6 @@ fn a_base_and_an_image_are_carried_where_there_is_no_network() {
     let built = printed.lines().next().expect("a digest");
     let pushed = printed.lines().last().expect("where it is");
     assert!(pushed.ends_with(&format!("/shop/words@{built}")), "{printed}");
-}
-
-#[test]
-fn a_node_function_needs_no_dockerfile() {
-    let cloud = Cloud::start(&["shop/lookup"]);
-    cloud.bases.push("lambda/nodejs", "22", &LambdaBase::new(Family::Docker));
-    let shell = Shell::in_cloud(&cloud);
-    // The stand-in for the base brings no Node.js.
-    let allowed = format!("export CARGO_LAMBDA_IMAGE_ALLOW=L055\n{}", script("docs/from-dockerfile.md"));
-    let pushed = shell.run(&allowed);
-    let result = result(&shell, "lookup/target/lambda-image/lookup.json");
-    assert_eq!(result["image_uri"], pushed.trim_end(), "what serverless.yml reads");
-    let names: Vec<_> = result["layers"].as_array().expect("layers").iter().map(|layer| &layer["name"]).collect();
-    assert_eq!(names[names.len() - 3..], ["database.sqlite3", "node_modules", "app.js"]);
 }
 
 #[test]

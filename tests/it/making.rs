@@ -258,7 +258,7 @@ fn a_failing_sink_ends_its_layer_with_its_error_and_no_other() {
                 };
                 let result = pipeline.run(Failing(room), &task, &session, produce);
                 match result {
-                    Ok((_, _, size)) => assert_eq!((fails, size), (false, 30 << 20)),
+                    Ok(packed) => assert_eq!((fails, packed.uncompressed_size), (false, 30 << 20)),
                     Err(problem) => {
                         assert_eq!((fails, problem.causes()), (true, vec!["the sink is full".to_owned()]), "{after}");
                     }

@@ -168,7 +168,9 @@ fn run(pieces: &[Vec<u8>], threads: usize, level: u32) -> (Vec<u8>, DiffId, u64)
         }
         Ok(())
     };
-    Pipeline::new(threads, level).run(Vec::new(), &task, &session, produce).expect("nothing can fail")
+    let packed = Pipeline::new(threads, level).run(Vec::new(), &task, &session, produce).expect("nothing can fail");
+    assert_eq!((packed.digest, packed.size), (Digest::of(&packed.sink), packed.sink.len() as u64));
+    (packed.sink, packed.diff_id, packed.uncompressed_size)
 }
 
 fn piece() -> impl Strategy<Value = Vec<u8>> {

@@ -125,9 +125,9 @@ pub(crate) fn layers_of(asset: &Asset) -> Result<Vec<LayerSpec>> {
 pub(crate) fn pack(entries: &[Entry], threads: usize, level: u32) -> Result<(Vec<u8>, DiffId)> {
     let session = Session::silent();
     let task = session.task(TaskKind::Layer, "test", None);
-    let (bytes, diff_id, _) =
+    let packed =
         Pipeline::new(threads, level).run(Vec::new(), &task, &session, |sink| tarball::write(entries, sink))?;
-    Ok((bytes, diff_id))
+    Ok((packed.sink, packed.diff_id))
 }
 
 /// Decodes exactly one gzip member, after which nothing may follow.

@@ -27,6 +27,9 @@ const SANDBOX: [&str; 10] = [
     "--name=function",
 ];
 
+/// Podman's settings, in its storage.
+const CONFIGURATION: &str = "containers.conf";
+
 /// Where the emulator is in bases of AWS's.
 const EMULATOR_OF_BASE: &str = "/usr/local/bin/aws-lambda-rie";
 
@@ -40,11 +43,16 @@ pub struct Podman {
 
 impl Podman {
     pub fn new() -> Self {
-        Self { storage: TempDir::new().expect("a temporary directory") }
+        let storage = TempDir::new().expect("a temporary directory");
+        // Else all podmans of a machine share locks in one piece of memory, and each frees those of all when it is new.
+        fs::write(storage.path().join(CONFIGURATION), "[engine]\nlock_type = \"file\"\n").expect("a written file");
+        Self { storage }
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(tool("podman"));
+        let mut command = Command::new("env");
+        command.arg(format!("CONTAINERS_CONF={}", self.storage.path().join(CONFIGURATION).display()));
+        command.arg(tool("podman"));
         command.args(["--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--events-backend=none", "--runtime"]);
         command.arg(tool("runc"));
         for (option, below) in [("--root", "root"), ("--runroot", "run"), ("--tmpdir", "tmp")] {

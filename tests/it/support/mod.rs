@@ -13,6 +13,7 @@ pub mod lambda_base;
 pub mod layout;
 pub mod markdown;
 pub mod moto;
+pub mod node;
 pub mod program;
 pub mod project;
 pub mod proxy;

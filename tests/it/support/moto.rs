@@ -91,6 +91,44 @@ impl Moto {
     }
 }
 
+impl Moto {
+    /// Makes the resources of a template of CloudFormation in `region`, and tells which image each function got, sorted.
+    pub fn deploy(&self, region: &str, template: &Value, parameters: &[(&str, &str)]) -> Vec<String> {
+        let mut form =
+            vec![("Action".to_owned(), "CreateStack".to_owned()), ("StackName".to_owned(), "shop".to_owned())];
+        form.push(("TemplateBody".to_owned(), template.to_string()));
+        for (index, (name, value)) in parameters.iter().enumerate() {
+            let member = format!("Parameters.member.{}.Parameter", index + 1);
+            form.push((format!("{member}Key"), (*name).to_owned()));
+            form.push((format!("{member}Value"), (*value).to_owned()));
+        }
+        let form = reqwest::Url::parse_with_params("http://form", form).expect("a form");
+        let body = form.query().expect("its fields").to_owned();
+        let credential =
+            |service: &str| format!("AWS4-HMAC-SHA256 Credential=test/20260101/{region}/{service}/aws4_request");
+        block_on(async {
+            let client = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+            let request = client.post(&self.url).header("content-type", "application/x-www-form-urlencoded");
+            let request = request.header("authorization", credential("cloudformation")).body(body);
+            let answer = request.send().await.expect("an answer of moto");
+            assert!(answer.status().is_success(), "{:?}", answer.text().await);
+            let ask = async |path: &str| -> Value {
+                let request = client.get(format!("{}/2015-03-31/functions{path}", self.url));
+                let answer = request.header("authorization", credential("lambda")).send().await;
+                answer.expect("an answer of moto").json().await.expect("JSON of moto")
+            };
+            let listed = ask("/").await;
+            let mut images = Vec::new();
+            for function in listed["Functions"].as_array().expect("functions") {
+                let function = ask(&format!("/{}", function["FunctionName"].as_str().expect("a name"))).await;
+                images.push(function["Code"]["ImageUri"].as_str().expect("an image").to_owned());
+            }
+            images.sort();
+            images
+        })
+    }
+}
+
 impl Drop for Moto {
     fn drop(&mut self) {
         // Either call fails only for a process that is gone already.

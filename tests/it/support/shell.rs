@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::cloud::{Cloud, KEYS, REGION};
 use super::markdown::repository;
+use super::proxy::Proxy;
 use super::tools::{succeed, target_directory, tool};
 
 /// A shell that begins in an empty directory.
@@ -28,14 +29,21 @@ impl Shell {
 
     /// One that reaches AWS, through a proxy. Crates come from where they always do: behind the proxy there is only AWS.
     pub fn in_cloud(cloud: &Cloud) -> Self {
+        Self::behind(&cloud.proxy)
+    }
+
+    /// One that reaches what a proxy is.
+    pub fn behind(proxy: &Proxy) -> Self {
         let shell = Self::new();
         let keys: String = KEYS.iter().map(|(name, value)| format!("{name}={value} ")).collect();
-        let (proxy, authority) = (cloud.proxy.url(), cloud.proxy.authority());
+        let (proxy, authority) = (proxy.url(), proxy.authority());
         let way = format!("HTTPS_PROXY={proxy} SSL_CERT_FILE={} {keys}AWS_REGION={REGION}", authority.display());
         let program = env!("CARGO_BIN_EXE_cargo-lambda-image");
         let fetch = "[ ! -f Cargo.toml ] || cargo fetch --quiet";
         shell.provide("cargo-lambda-image", &format!("{fetch}\nexec env {way} {program} \"$@\""));
-        shell.provide("skopeo", &format!("exec env {way} {} \"$@\"", tool("skopeo").display()));
+        for name in ["buildah", "skopeo"] {
+            shell.provide(name, &format!("exec env {way} {} \"$@\"", tool(name).display()));
+        }
         shell
     }
 
