@@ -59,6 +59,8 @@ pub struct Stat {
     pub modified: (i64, i64),
     /// Seconds and nanoseconds of the last change at all; only the kernel sets it.
     pub changed: (i64, i64),
+    /// Names that the file has.
+    pub links: u64,
 }
 
 impl Stat {
@@ -70,7 +72,15 @@ impl Stat {
             size: metadata.size(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
+            links: metadata.nlink(),
         }
+    }
+
+    /// Whether a file that was `other` still has its content. A name that came or went is a change, too, but none of
+    /// content: Cargo links what it made from one directory into another, and others may use the same ones.
+    pub(super) fn has_content_of(&self, other: &Self) -> bool {
+        let changed = if self.links == other.links { self.changed } else { other.changed };
+        Self { changed, links: other.links, ..*self } == *other
     }
 
     /// Seconds since 1970 of the latest change of any kind.
@@ -177,7 +187,7 @@ mod tests {
     use super::*;
 
     fn file(path: &str, changed: i64) -> Entry {
-        let stat = Stat { identity: (1, 2), size: 3, modified: (4, 5), changed: (changed, 7) };
+        let stat = Stat { identity: (1, 2), size: 3, modified: (4, 5), changed: (changed, 7), links: 1 };
         Entry {
             path: path.into(),
             content: Content::File(Source { path: "x".into(), follow: false, executable: false, stat }),

@@ -189,7 +189,7 @@ fn digest_of(source: &Source, session: &Session) -> Result<Digest> {
         }
         io::Write::write_all(&mut hasher, &buffer[..count]).or_failed(failed)?;
     }
-    if Stat::of(&file.metadata().or_failed(failed)?) != source.stat {
+    if !Stat::of(&file.metadata().or_failed(failed)?).has_content_of(&source.stat) {
         return Err(Problem::failed(format!("`{}` changed while it was read", source.path.display()))
             .help("build again when it is finished"));
     }

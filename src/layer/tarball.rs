@@ -165,13 +165,13 @@ fn write_content(source: &Source, sink: &mut impl TarSink) -> Result<()> {
         file.metadata().map(|metadata| Stat::of(&metadata)).or_failed(|| format!("could not stat `{path}`"))
     };
     let found = stat(&file)?;
-    if found != source.stat {
+    if !found.has_content_of(&source.stat) {
         return Err(changed(source, found, "since it was listed"));
     }
     let size = source.stat.size;
     let taken = sink.take_from(&mut file, size).or_failed(|| format!("could not read `{path}`"))?;
     let after = stat(&file)?;
-    if taken < size || after != source.stat {
+    if taken < size || !after.has_content_of(&source.stat) {
         return Err(changed(source, after, "while it was read"));
     }
     if file.read(&mut [0]).or_failed(|| format!("could not read `{path}`"))? > 0 {
@@ -179,7 +179,7 @@ fn write_content(source: &Source, sink: &mut impl TarSink) -> Result<()> {
     }
     let named = if source.follow { fs::metadata(&source.path) } else { fs::symlink_metadata(&source.path) };
     match named {
-        Ok(metadata) if Stat::of(&metadata) == source.stat => {}
+        Ok(metadata) if Stat::of(&metadata).has_content_of(&source.stat) => {}
         Ok(metadata) => return Err(changed(source, Stat::of(&metadata), "while it was read")),
         Err(error) => {
             return Err(Problem::failed(format!("`{path}` vanished while it was read")).because(error).help(RETRY));

@@ -128,6 +128,20 @@ fn a_file_that_changed_since_it_was_listed_is_an_error_that_names_it() {
 }
 
 #[test]
+fn a_file_that_gets_another_name_is_packed() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("file");
+    fs::write(&path, b"0123456789").expect("written");
+    let entry = entry(&path, false);
+    let link = |name: &str| fs::hard_link(&path, directory.path().join(name)).expect("linked");
+    let (before, after) = (|| link("second"), || link("third"));
+    link("first");
+    let mut sink = Meddler { tar: Vec::new(), before: &before, after: &after };
+    tarball::write(&[entry], &mut sink).expect("a file with the listed content");
+    assert_eq!(&sink.tar[512..522], b"0123456789");
+}
+
+#[test]
 fn a_fifo_in_a_files_place_is_an_error_and_no_endless_wait() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("file");

@@ -6,7 +6,7 @@ use super::*;
 use crate::problem::Exit;
 
 fn file(path: &str, size: u64) -> Entry {
-    let stat = Stat { identity: (1, 2), size, modified: (3, 4), changed: (5, 6) };
+    let stat = Stat { identity: (1, 2), size, modified: (3, 4), changed: (5, 6), links: 1 };
     let source = Source { path: "x".into(), follow: false, executable: false, stat };
     Entry { path: path.into(), content: Content::File(source) }
 }

@@ -67,7 +67,7 @@ fn settled(assets: &Sizes, absent: &[&str], lock: &Lock) -> Result<Vec<(LayerSpe
 }
 
 fn entry(asset: &str, number: u64, size: u64) -> Entry {
-    let stat = Stat { identity: (1, number), size, modified: (0, 0), changed: (0, 0) };
+    let stat = Stat { identity: (1, number), size, modified: (0, 0), changed: (0, 0), links: 1 };
     let source = Source { path: "x".into(), follow: false, executable: false, stat };
     Entry { path: format!("var/task/{asset}/{number:03}").into(), content: Content::File(source) }
 }
