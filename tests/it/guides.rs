@@ -18,7 +18,7 @@ use crate::support::emulator::Podman;
 use crate::support::markdown::{Block, blocks, pages, read, repository};
 use crate::support::program::json;
 use crate::support::project::{AMD64, Project, package};
-use crate::support::shell::{Network, Shell};
+use crate::support::shell::{Network, Shell, turn_of_words};
 
 /// The pages whose commands are run by a test, and all by which.
 const RUN: [&str; 8] = [
@@ -46,6 +46,7 @@ fn result(shell: &Shell, path: &str) -> Value {
 
 #[test]
 fn a_first_function_answers_here_and_arrives() {
+    let _turn = turn_of_words();
     let cloud = Cloud::start(&["words"]);
     let (podman, network, shell) = (Podman::new(), Network::new(), Shell::in_cloud(&cloud));
     shell.provide("podman", &podman.script(&network.enter()));
@@ -101,6 +102,7 @@ fn the_way_out_of_glibc_is_there() {
 
 #[test]
 fn a_base_and_an_image_are_carried_where_there_is_no_network() {
+    let _turn = turn_of_words();
     let cloud = Cloud::start(&["shop/words"]);
     let shell = Shell::in_cloud(&cloud);
     let printed = shell.run(&script("docs/proxies.md"));

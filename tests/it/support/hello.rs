@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use cargo_lambda_image::lock::FILE_NAME;
 
@@ -74,6 +75,7 @@ pub fn push_workspace(project: &Project) -> Program {
 
 /// A copy of a project of `testdata` in `target`, with a lock of its own: tests of other bases run at the same time.
 pub fn copy(name: &str, target: &Path) -> PathBuf {
+    static COPIES: AtomicU32 = AtomicU32::new(0);
     let (from, to) = (testdata(name), target.join(name));
     if !to.is_dir() {
         std::fs::create_dir_all(&to).expect("made");
@@ -83,6 +85,14 @@ pub fn copy(name: &str, target: &Path) -> PathBuf {
             if entry.file_name() != "target" && entry.file_name() != FILE_NAME {
                 succeed(Command::new("cp").arg("-r").arg(entry.path()).arg(&to));
             }
+        }
+        // By its version cargo tells a package from another of that name: else all copies would be one file under many
+        // names in the directory they share, and a test could remove what another's program is about to read.
+        let version = format!("version = \"0.1.{}\"", COPIES.fetch_add(1, Ordering::Relaxed));
+        let package = format!("name = \"{name}\"\nversion = \"0.1.0\"");
+        for file in ["Cargo.toml", "Cargo.lock"].map(|file| to.join(file)) {
+            let text = fs::read_to_string(&file).expect("a file of the project");
+            fs::write(file, text.replace(&package, &format!("name = \"{name}\"\n{version}"))).expect("written");
         }
     }
     to

@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tempfile::TempDir;
 
@@ -75,6 +76,13 @@ impl Shell {
         command.env("CARGO_BUILD_BUILD_DIR", target_directory().join("it/hello")).env_remove("CARGO_TARGET_DIR");
         succeed(&mut command)
     }
+}
+
+/// The turn of a test whose page begins with `cargo new words`: to cargo these packages are one, so in the build directory
+/// they share each would be another's binary.
+pub fn turn_of_words() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Lines as a user's shell runs them in the repository: without what cargo tells its tests.
