@@ -15,7 +15,7 @@ use super::reference::LocalReference;
 use super::remote::MAX_CONFIG;
 use super::{BaseLayer, Compression, Documents, Image, Source};
 use crate::event::Session;
-use crate::oci::{Descriptor, DiffId, Digest, HashingWriter, Reference, media_type};
+use crate::oci::{Descriptor, DiffId, Digest, HashingWriter, media_type, reference};
 use crate::platform::Architecture;
 use crate::problem::{IoContext as _, Problem, Result};
 use crate::registry::pull::MAX_MANIFEST;
@@ -104,7 +104,7 @@ fn pick<'a>(images: &'a [Saved], local: &LocalReference, what: &str) -> Result<&
 
 /// Whether two names are one image's: Docker leaves out what is its default, podman does not.
 fn same_name(one: &str, other: &str) -> bool {
-    let full = |name: &str| name.parse::<Reference>().map(|reference| reference.to_string());
+    let full = |name: &str| reference(name).map(|reference| reference.to_string());
     one == other || matches!((full(one), full(other)), (Ok(one), Ok(other)) if one == other)
 }
 

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::oci::{Digest, Reference};
+use crate::oci::{self, Digest, Reference};
 use crate::problem::{Problem, Result};
 
 /// The forms a reference may take, for messages.
@@ -69,7 +69,7 @@ impl BaseReference {
                 _ => {}
             }
         }
-        let reference: Reference = text.parse().map_err(|error| malformed(&explain(text, &error)))?;
+        let reference = oci::reference(text).map_err(|error| malformed(&explain(text, &error)))?;
         if let Some(digest) = reference.digest() {
             digest.parse::<Digest>().map_err(|error| malformed(&error.to_string()))?;
         }

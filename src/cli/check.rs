@@ -7,7 +7,7 @@ use globset::Glob;
 
 use super::values::SizeArg;
 use crate::check::rules;
-use crate::oci::Reference;
+use crate::oci::reference;
 use crate::platform::Architecture;
 
 /// What may stand in braces in a repository or tag.
@@ -59,7 +59,7 @@ pub fn base(text: &str) -> Result<(), String> {
     if text.ends_with(".tar") {
         return Err(format!("a file is written `oci-archive:{text}` or, of `docker save`, `docker-archive:{text}`"));
     }
-    match text.parse::<Reference>() {
+    match reference(text) {
         Ok(_) => Ok(()),
         Err(error) => Err(format!("no reference of an image: {error}")),
     }
@@ -82,7 +82,7 @@ pub fn repository(text: &str) -> Result<(), String> {
     if let Some(part) = path.split('/').find(|part| !is_repository_part(part)) {
         return Err(format!("`{part}` is no part of a repository: lower-case letters, digits, and between them . _ -"));
     }
-    let host_fits = !is_host || plain.parse::<Reference>().is_ok_and(|reference| reference.registry() == first);
+    let host_fits = !is_host || reference(&plain).is_ok_and(|whole| whole.registry() == first);
     if host_fits { Ok(()) } else { Err(format!("`{first}` is no host")) }
 }
 
@@ -297,7 +297,7 @@ mod tests {
                 let first = text.split('/').next().unwrap_or_default();
                 let is_host = first.contains('.') || first == "localhost";
                 let with_host = if is_host { text } else { format!("registry.example/{text}") };
-                prop_assert!(with_host.parse::<Reference>().is_ok(), "{}", with_host);
+                prop_assert!(reference(&with_host).is_ok(), "{}", with_host);
             }
         }
 

@@ -33,7 +33,7 @@ use crate::image::result as result_file;
 use crate::layer::plan::LayerSpec;
 use crate::layer::{Layer, Pipeline, gzip};
 use crate::lock::Findings;
-use crate::oci::{Descriptor, Digest, Reference, media_type};
+use crate::oci::{self, Descriptor, Digest, media_type};
 use crate::problem::{Problem, Result};
 use crate::publish::supply::{self, Cell};
 use crate::publish::{self, LayerToPush, Supply, Target};
@@ -324,6 +324,6 @@ fn conclude(mut result: ImageResult, push: &PushResult, pushing: &Pushing<'_>) -
 /// The registry and the repository of a base in ECR.
 pub(super) fn base_in_ecr(reference: &str) -> Option<(RegistryHost, String)> {
     let (host, _) = reference.split_once('/')?;
-    let reference: Reference = reference.parse().ok()?;
+    let reference = oci::reference(reference).ok()?;
     Some((RegistryHost::parse(host)?, reference.repository().to_owned()))
 }

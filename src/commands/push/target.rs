@@ -12,7 +12,7 @@ use crate::aws::ecr::token::TokenSource;
 use crate::commands::login::Logins;
 use crate::config::{Destination, Repository};
 use crate::event::{Event, Session};
-use crate::oci::Reference;
+use crate::oci;
 use crate::problem::{Problem, Result};
 use crate::publish::Target;
 use crate::registry::origin::Origin;
@@ -90,8 +90,8 @@ async fn elsewhere(
     session: &Session,
 ) -> Result<Reached> {
     let shown = format!("{host}/{path}");
-    let reference: Reference =
-        shown.parse().map_err(|error| Problem::usage(format!("`{shown}` is not a repository")).because(error))?;
+    let reference = oci::reference(&shown)
+        .map_err(|error| Problem::usage(format!("`{shown}` is not a repository")).because(error))?;
     if destination.create_repository {
         session.emit(&Event::Detail { message: &format!("`{host}` is not ECR: it makes repositories by itself") });
     }
