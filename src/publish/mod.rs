@@ -136,16 +136,19 @@ pub async fn publish(
     store: &Store,
     session: &Session,
 ) -> Result<PushResult> {
-    let plan = survey(target, layers, store).await?;
-    session.emit(&Event::PushPlanned { package: request.package, bin: request.bin, plan: &plan, dry_run: false });
-    let pushed = blobs::push(target, request, layers, &plan, store, session).await;
-    if pushed.is_err() {
+    let work = async {
+        let plan = survey(target, layers, store).await?;
+        session.emit(&Event::PushPlanned { package: request.package, bin: request.bin, plan: &plan, dry_run: false });
+        let pushed = blobs::push(target, request, layers, &plan, store, session).await?;
+        let image = compose(&pushed)?;
+        finish(target, request, &image, layers, pushed, store, session).await
+    };
+    let outcome = work.await;
+    if outcome.is_err() {
         // The failure of one dropped its neighbours in the middle.
         target.client.end_sessions().await;
     }
-    let pushed = pushed?;
-    let image = compose(&pushed)?;
-    finish(target, request, &image, layers, pushed, store, session).await
+    outcome
 }
 
 /// Config, manifest and tags, once all layers are there.

@@ -238,6 +238,11 @@ impl Transport {
         self.http.unless_stopped(self.auth.current(&self.http, scope)).await?
     }
 
+    /// What there is to send with a request that is made after the work was asked to stop.
+    pub(super) async fn last_authorization(&self, scope: &Scope) -> Option<Authorization> {
+        self.auth.current(&self.http, scope).await.ok().flatten()
+    }
+
     /// What to send instead of `used`, which was `rejected`; `None` when that was for another reason, or there is
     /// nothing else.
     pub(super) async fn better(

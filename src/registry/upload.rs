@@ -108,6 +108,8 @@ impl Client {
             };
             let Failure { error, session, renewed } = failure;
             if let Some(session) = session {
+                // Nobody waits long for a program that is to stop: then all are ended at once, by `end_sessions`.
+                self.transport.http.session.check()?;
                 self.abandon(upload.repository, &session).await;
             }
             if renewed && renewals < RENEWALS {
@@ -165,8 +167,8 @@ impl Client {
         self.sessions().retain(|(_, open)| open != session);
     }
 
-    /// Ends the sessions of uploads that were dropped; only for when none is under way. They would expire by themselves,
-    /// but count against the registry's limits until then.
+    /// Ends the sessions of uploads that were dropped or stopped; only for when none is under way. They would expire by
+    /// themselves, but count against the registry's limits until then.
     pub async fn end_sessions(&self) {
         let left = std::mem::take(&mut *self.sessions());
         let ends = left.into_iter().map(|(repository, url)| async move {
@@ -327,7 +329,7 @@ impl Client {
     /// Ends a session that will not be used any more; one that stays expires by itself.
     async fn abandon(&self, repository: &str, session: &Session) {
         let end = async {
-            let authorization = self.transport.authorization(&Scope::push(repository)).await.ok().flatten();
+            let authorization = self.transport.last_authorization(&Scope::push(repository)).await;
             let mut request = reqwest::Request::new(Method::DELETE, session.url.clone());
             self.transport.authorize(&mut request, authorization.as_ref());
             self.transport.http.send(request).await.ok().map(|response| response.status())

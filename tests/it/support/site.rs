@@ -3,7 +3,10 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use cargo_lambda_image::oci::Digest;
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::layout::verify;
@@ -42,6 +45,15 @@ impl Site {
     pub fn write_zeros(&self, name: &str, size: u64) {
         let file = File::create(self.project().join(name)).expect("created");
         file.set_len(size).expect("grown");
+    }
+
+    /// Leaves a login for a registry as `docker login` does.
+    pub fn log_in(&self, registry: &str, user: &str, password: &str) {
+        let directory = self.path("home/.docker");
+        fs::create_dir_all(&directory).expect("made");
+        let auth = STANDARD.encode(format!("{user}:{password}"));
+        let config = json!({"auths": {registry: {"auth": auth}}});
+        fs::write(directory.join("config.json"), config.to_string()).expect("written");
     }
 
     /// `build` of all named assets on nothing, with the target directory in its default place.

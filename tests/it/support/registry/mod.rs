@@ -264,6 +264,12 @@ impl FaultRegistry {
             .sum()
     }
 
+    /// How many uploads of a repository were begun and neither closed nor given up.
+    pub fn open_sessions(&self, repository: &str) -> usize {
+        let shared = self.shared.lock().expect("no panic under the lock");
+        shared.repositories.get(repository).map_or(0, |repository| repository.uploads.open.len())
+    }
+
     /// How many requests of this method had this in their target.
     pub fn count(&self, method: Method, part: &str) -> usize {
         self.requests().iter().filter(|request| request.method == method && request.target.contains(part)).count()

@@ -45,7 +45,7 @@ pub struct Ways {
 pub(super) struct Uploads {
     opened: usize,
     /// Bytes so far, and which step of the session comes next.
-    open: BTreeMap<usize, (Vec<u8>, usize)>,
+    pub(super) open: BTreeMap<usize, (Vec<u8>, usize)>,
     manifests: usize,
 }
 
