@@ -117,8 +117,17 @@ impl Http {
 
     /// Sends one request and waits for the head of its answer; `Err(None)` when none came in time.
     pub(super) async fn send(&self, request: reqwest::Request) -> Result<Response, Option<reqwest::Error>> {
+        self.send_within(request, self.patience.stall).await
+    }
+
+    /// As [`Http::send`], with as much time for the answer.
+    async fn send_within(
+        &self,
+        request: reqwest::Request,
+        answer: Duration,
+    ) -> Result<Response, Option<reqwest::Error>> {
         let client = self.client_for(request.url()).map_err(|_| None)?;
-        let limit = self.patience.connect + self.patience.stall;
+        let limit = self.patience.connect + answer;
         tokio::time::timeout(limit, client.execute(request)).await.map_err(|_| None)?.map_err(Some)
     }
 
@@ -143,11 +152,13 @@ pub(super) struct Call {
     pub(super) scope: Scope,
     /// A body small enough to be kept: a manifest.
     pub(super) body: Bytes,
+    /// How long the answer may take, where that is not the stall limit.
+    pub(super) answer: Option<Duration>,
 }
 
 impl Call {
     pub(super) fn new(method: Method, url: Url, scope: Scope) -> Self {
-        Self { method, url, headers: HeaderMap::new(), scope, body: Bytes::new() }
+        Self { method, url, headers: HeaderMap::new(), scope, body: Bytes::new(), answer: None }
     }
 }
 
@@ -292,7 +303,8 @@ impl Transport {
             }
             self.authorize(&mut request, authorization);
             self.http.client_for(&url)?;
-            let response = self.http.unless_stopped(self.http.send(request)).await?;
+            let answer = call.answer.unwrap_or(self.http.patience.stall);
+            let response = self.http.unless_stopped(self.http.send_within(request, answer)).await?;
             let response = response.map_err(|error| match error {
                 Some(error) => unreachable(&url, error),
                 None => Error::cut(&format!("waiting for {}", redacted(&url)), "no answer in time"),

@@ -201,6 +201,7 @@ impl Client {
             let next = self.location(url, response.headers())?.unwrap_or_else(|| url.clone());
             let call_url = closing(&next, &made.digest);
             let mut call = Call::new(Method::PUT, call_url, Scope::push(upload.repository));
+            call.answer = Some(answer_limit(self.transport.http.patience.stall, made.size));
             call.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
             self.transport.send_once(&call).await
         };

@@ -219,6 +219,47 @@ async fn what_may_pass_is_tried_again_in_a_new_session() {
 }
 
 #[tokio::test]
+async fn what_fails_at_the_close_of_a_stream_is_sent_again_as_a_blob_that_is_known() {
+    let blob = noise(300_000);
+    for (status, body) in [
+        (500, ""),
+        (404, r#"{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN"}]}"#),
+        (416, r#"{"errors":[{"code":"BLOB_UPLOAD_INVALID"}]}"#),
+    ] {
+        let registry = open().fault(Method::PUT, "/uploads/1-1", 0..1, Fault::Status(status, &[], body)).start();
+        let (source, times) = counted(&blob);
+        assert_eq!(client(&registry).upload(upload(&source, None)).await.expect("pushed"), made(&blob));
+        let end = if status == 404 { &[][..] } else { &["DELETE"] };
+        let expected = [&["POST", "PATCH", "PUT"][..], end, &["HEAD", "POST", "PUT"]].concat();
+        assert_eq!(
+            (methods(&registry), times.load(Ordering::Relaxed)),
+            (expected.iter().map(|it| (*it).to_owned()).collect(), 2)
+        );
+        assert_eq!(
+            (registry.open_sessions("a"), registry.blob("a", &blob).as_deref()),
+            (usize::from(status == 404), Some(&blob[..]))
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_without_words_is_asked_for_its_reason() {
+    const DENIED: &str = r#"{"errors":[{"code":"DENIED","message":"User: arn:aws:iam::1:user/x is not authorized to perform: ecr:BatchCheckLayerAvailability on resource: y"}]}"#;
+    let blob = noise(3000);
+    let registry = open()
+        .blob("a", &blob)
+        .fault(Method::HEAD, "/blobs/", ALWAYS, Fault::Status(403, &[], ""))
+        .fault(Method::GET, "/blobs/", ALWAYS, Fault::Status(403, &[], DENIED))
+        .start();
+    let error = client(&registry).has_blob("a", &of(&blob)).await.expect_err("refused");
+    assert_eq!(error.status(), Some(403));
+    let help = "allow the IAM action `ecr:BatchCheckLayerAvailability` on this repository";
+    assert_eq!(error.problem.next_step(), Some(help));
+    assert_eq!(methods(&registry), ["HEAD", "GET"], "not tried again");
+    assert_eq!(registry.requests()[1].header("range"), Some("bytes=0-0"), "the blob is not wanted");
+}
+
+#[tokio::test]
 async fn a_registry_that_asks_to_wait_is_waited_for() {
     let blob = noise(3000);
     let registry =
@@ -386,6 +427,28 @@ async fn a_server_that_never_confirms_is_asked() {
     let registry = open().fault(Method::PUT, "/uploads/", 0..1, Fault::Hang).start();
     push(&hasty(&registry), &blob).await.expect("pushed");
     assert_eq!((registry.received(), registry.count(Method::POST, "/uploads/")), (300_000, 1));
+}
+
+#[tokio::test]
+async fn a_large_blob_may_take_its_time_to_be_confirmed_however_it_was_sent() {
+    const MIB: [u8; 1 << 20] = [7; 1 << 20];
+    let blob = vec![7; MIB.len() * 64];
+    let late = Fault::Late(Duration::from_secs(2));
+    // Less than the answer takes, but more than a fifth of it: so long may any answer to so many bytes take.
+    let patience = Patience { stall: Duration::from_secs(1), connect: Duration::from_millis(500), ..patience() };
+    for (known, expected) in [(Some(of(&blob)), &["POST", "PUT"][..]), (None, &["POST", "PATCH", "PUT"])] {
+        let registry = open().fault(Method::PUT, "/uploads/", 0..1, late.clone()).start();
+        let client = client_at(&registry.origin, CredentialSource::Anonymous, patience.clone());
+        let source = Source::blocking(|mut pieces| {
+            for _ in 0..64 {
+                std::io::Write::write_all(&mut pieces, &MIB)
+                    .map_err(|error| Problem::failed("written").because(error))?;
+            }
+            pieces.finish()
+        });
+        assert_eq!(client.upload(upload(&source, known.as_ref())).await.expect("pushed"), made(&blob));
+        assert_eq!(methods(&registry), expected);
+    }
 }
 
 #[tokio::test]

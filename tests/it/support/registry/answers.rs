@@ -26,6 +26,8 @@ pub(super) enum Spoilt {
     Stall(Bytes),
     Drip(Bytes),
     Endless,
+    /// No bytes, after this time.
+    Late(Duration),
     /// Not even the head.
     Never,
     /// Not even the head, and the connection is gone.
@@ -51,7 +53,7 @@ impl From<Answer> for Response<Body> {
                 tokio::time::sleep(DRIP).await;
                 (!left.is_empty()).then(|| (Ok::<_, Infallible>(left.split_to(1)), left))
             })),
-            Spoilt::Never | Spoilt::Broken => Body::empty(),
+            Spoilt::Late(_) | Spoilt::Never | Spoilt::Broken => Body::empty(),
             Spoilt::Endless => Body::from_stream(stream::repeat_with(|| Ok::<_, Infallible>(vec![b' '; 64 * 1024]))),
         };
         answer.head.map(|()| body)
@@ -73,6 +75,7 @@ pub(super) fn spoil(mut answer: Answer, fault: Fault, request: &Recorded) -> Ans
             return Answer { head: builder.body(()).expect("an answer"), body: Spoilt::Whole(body.into()) };
         }
         Fault::Hang => answer.body = Spoilt::Never,
+        Fault::Late(after) => answer.body = Spoilt::Late(after),
         Fault::Cut(count) => {
             length(&mut answer, bytes.len());
             answer.body = Spoilt::Cut(bytes.slice(..count.min(bytes.len())));

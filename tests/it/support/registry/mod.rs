@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, Request, State};
@@ -55,6 +56,8 @@ pub enum Fault {
     Status(u16, &'static [(&'static str, &'static str)], &'static str),
     /// No answer ever comes.
     Hang,
+    /// All is done as it should be, and the answer comes after this time.
+    Late(Duration),
     /// The body breaks off after so many bytes, whatever its `Content-Length` said.
     Cut(usize),
     /// The body is cut to so many bytes, and its `Content-Length` with it.
@@ -349,7 +352,7 @@ async fn handle(
     });
     let (body, left) = body.await;
     let request = Recorded { received: body.len() as u64, body, ..request };
-    let answer = {
+    let mut answer = {
         let mut shared = shared.lock().expect("no panic under the lock");
         if !request.target.contains("/blobs/") {
             shared.requests[index].body = request.body.clone();
@@ -362,6 +365,10 @@ async fn handle(
         faults.into_iter().fold(honest, |answer, fault| spoil(answer, fault, &request))
     };
     match answer.body {
+        Spoilt::Late(after) => {
+            tokio::time::sleep(after).await;
+            answer.body = Spoilt::Whole(Bytes::new());
+        }
         Spoilt::Never => std::future::pending::<()>().await,
         Spoilt::Broken => cutter.cut(),
         _ => {}
