@@ -126,14 +126,17 @@ pub(super) async fn send(
     let mut opened = None;
     if let Some(known) = blob.descriptor {
         for lender in &blob.lenders {
-            match client.mount(repository, &known.digest, lender).await? {
-                Mount::Done => {
-                    remember(target, &known.digest, store, session);
-                    return Ok((known.digest, known.size, PushStep::Mount));
-                }
-                // The one before expires by itself.
-                Mount::Opened(session) => opened = Some(session),
-                Mount::Declined => {}
+            let (idle, is_lent) = match client.mount(repository, &known.digest, lender).await? {
+                Mount::Done => (opened.take(), true),
+                Mount::Opened(session) => (opened.replace(session), false),
+                Mount::Declined => continue,
+            };
+            if let Some(idle) = idle {
+                client.abandon(repository, &idle).await;
+            }
+            if is_lent {
+                remember(target, &known.digest, store, session);
+                return Ok((known.digest, known.size, PushStep::Mount));
             }
         }
     }

@@ -328,7 +328,7 @@ impl Client {
     }
 
     /// Ends a session that will not be used any more; one that stays expires by itself.
-    async fn abandon(&self, repository: &str, session: &Session) {
+    pub async fn abandon(&self, repository: &str, session: &Session) {
         let end = async {
             let authorization = self.transport.last_authorization(&Scope::push(repository)).await;
             let mut request = reqwest::Request::new(Method::DELETE, session.url.clone());

@@ -267,6 +267,50 @@ async fn another_repository_lends_what_was_pushed_there() {
 }
 
 #[tokio::test]
+async fn a_mount_that_is_refused_costs_the_bytes_and_nothing_else() {
+    let (_directory, store) = store();
+    let of = many(2);
+    for status in [401, 403, 404, 405, 429, 500, 503] {
+        let registry = open()
+            .repository("b")
+            .ways(Ways { mounts: Mounts::Always, ..ecr() })
+            .fault(Method::POST, "mount=", 0..99, Fault::Status(status, &[], ""))
+            .start();
+        push(&target(&registry.origin, "a"), &[], &of, &store).await.expect("pushed");
+        let result = push(&target(&registry.origin, "b"), &["v1"], &of, &store).await.expect("pushed");
+        assert_eq!(steps(&result), [PushStep::Upload; 2], "{status}");
+        assert_eq!(registry.count(Method::POST, "mount="), 2, "{status}: asked once");
+        assert_eq!(registry.manifest("b", "v1").as_deref(), Some(&of.manifest[..]));
+    }
+}
+
+#[tokio::test]
+async fn no_session_of_a_mount_is_left_open() {
+    let (_directory, store) = store();
+    let of = many(1);
+    // A blob is there, but only where a manifest names it is it lent.
+    for (lenders, step, opened) in [
+        (["idle", "lender"], PushStep::Mount, 1),
+        (["idle", "idler"], PushStep::Upload, 2),
+        (["lender", "idle"], PushStep::Mount, 0),
+    ] {
+        let registry = open()
+            .blob("idle", &of.layers[0])
+            .blob("idler", &of.layers[0])
+            .image("lender", "1", &of)
+            .ways(Ways { mounts: Mounts::Referenced, ..ecr() })
+            .start();
+        let mut layers = layers(&of, &store);
+        layers[0].lenders = lenders.map(str::to_owned).to_vec();
+        let result = push_layers(&target(&registry.origin, "a"), &[], &of, &layers, &store).await.expect("pushed");
+        assert_eq!(steps(&result), [step], "{lenders:?}");
+        let posts = registry.count(Method::POST, "mount=");
+        assert_eq!(posts, opened + usize::from(step == PushStep::Mount), "{lenders:?}");
+        assert_eq!(registry.open_sessions("a"), 0, "{lenders:?}: {:?}", registry.log());
+    }
+}
+
+#[tokio::test]
 async fn a_registry_that_throttles_is_pushed_to_all_the_same() {
     let (_directory, store) = store();
     let of = many(20);
