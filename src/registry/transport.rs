@@ -389,7 +389,8 @@ impl Retries<'_> {
             return Err(error);
         }
         let Some(own) = self.delays.next() else { return Err(error) };
-        let delay = error.retry_after().unwrap_or_else(|| jittered(own));
+        // What was refused together is told to come back at the same time, and would be refused together again.
+        let delay = error.retry_after().unwrap_or_default() + jittered(own);
         self.http.session.emit(&Event::Retrying { what: &self.what, why: error.problem.message(), delay });
         self.http.unless_stopped(tokio::time::sleep(delay)).await
     }
