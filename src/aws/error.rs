@@ -200,6 +200,8 @@ fn before_the_service(causes: &[String], caller: &Caller) -> Option<(String, Str
         let tell = causes.iter().rev().take(3).rev().cloned().collect::<Vec<_>>().join(": ");
         let help = format!("see whether `aws sts get-caller-identity{flag}` works");
         (format!("AWS credentials could not be had: {tell}"), help)
+    } else if has("certificate expired") || has("certificate not valid yet") {
+        (causes.join(": "), "set this machine's clock, or have the certificate renewed".to_owned())
     } else if has("invalid peer certificate") || has("unknownissuer") || has("certificate") {
         let help = "if a proxy opens TLS here, let `SSL_CERT_FILE` name a file with its certificate";
         (causes.join(": "), help.to_owned())

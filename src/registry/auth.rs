@@ -284,14 +284,27 @@ struct TokenAnswer {
 
 impl TokenRequest<'_> {
     async fn send(&self) -> Result<Token, Error> {
+        match (self.ask(self.credentials.as_ref()).await, &self.credentials) {
+            // Some servers know nothing but GET, and say so by one of these (as containerd has found).
+            (Err(error), Some(Credentials::IdentityToken(token)))
+                if matches!(error.status(), Some(400 | 401 | 404 | 405)) =>
+            {
+                let login = Credentials::Password { username: String::new(), password: token.clone() };
+                self.ask(Some(&login)).await
+            }
+            (answer, _) => answer,
+        }
+    }
+
+    async fn ask(&self, credentials: Option<&Credentials>) -> Result<Token, Error> {
         let shown = redacted(&self.realm);
-        if let Err(why) = self.origin.allow_realm(&self.realm, self.credentials.is_some()) {
+        if let Err(why) = self.origin.allow_realm(&self.realm, credentials.is_some()) {
             return Err(Problem::failed(format!("`{}` wants a token to be asked of {shown}", self.origin))
                 .because(why)
                 .help("this may be an attempt to get at a login; tell the registry's owner")
                 .into());
         }
-        let (request, url) = self.request()?;
+        let (request, url) = self.request(credentials)?;
         let method = request.method().clone();
         tracing::debug!(%method, url = redacted(&url), "asking for a token");
         let response = self.http.send(request).await.map_err(|error| match error {
@@ -308,17 +321,18 @@ impl TokenRequest<'_> {
             .map_err(|problem| Error::content(problem.context(format!("no token from {shown}"))))
     }
 
-    fn request(&self) -> Result<(reqwest::Request, Url), Error> {
+    fn request(&self, credentials: Option<&Credentials>) -> Result<(reqwest::Request, Url), Error> {
         let client = self.http.client_for(&self.realm)?;
         let service = self.service.as_deref();
-        let request = match &self.credentials {
+        let request = match credentials {
             Some(Credentials::IdentityToken(token)) => {
                 let mut form = Url::clone(&self.realm);
                 form.set_query(None);
                 form.query_pairs_mut()
                     .append_pair("grant_type", "refresh_token")
                     .append_pair("service", service.unwrap_or_default())
-                    .extend_pairs(self.scope.parts())
+                    // Once, in contrast to GET (distribution, "OAuth2 Token Authentication").
+                    .append_pair("scope", &self.scope.parts.join(" "))
                     .append_pair("client_id", "cargo-lambda-image")
                     .append_pair("refresh_token", token.expose());
                 let body = form.query().unwrap_or_default().to_owned();

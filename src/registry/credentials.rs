@@ -59,13 +59,12 @@ pub enum Credentials {
 impl Credentials {
     /// Everything that must not be shown: what is secret itself, and the forms in which it goes over the wire.
     pub(super) fn secrets(&self) -> Vec<Secret> {
-        match self {
-            Self::Password { username, password } => {
-                let encoded = Authorization::basic(username, password).map(|basic| basic.secret());
-                [password.clone()].into_iter().chain(encoded).collect()
-            }
-            Self::IdentityToken(token) => vec![token.clone()],
-        }
+        let (username, secret) = match self {
+            Self::Password { username, password } => (username.as_str(), password),
+            Self::IdentityToken(token) => ("", token),
+        };
+        let encoded = Authorization::basic(username, secret).map(|basic| basic.secret());
+        [secret.clone()].into_iter().chain(encoded).collect()
     }
 }
 

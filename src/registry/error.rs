@@ -160,8 +160,14 @@ pub(super) fn unreachable(url: &Url, error: reqwest::Error) -> Error {
     let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
     let problem = Problem::failed(format!("could not reach `{host}`"));
     if text.contains("invalid peer certificate") {
-        let problem = Problem::failed(format!("the certificate of `{host}` is not trusted")).because(error);
-        let help = "if a proxy or private authority signs it, name its certificates with `SSL_CERT_FILE`";
+        let (what, help) = if text.contains("certificate expired") {
+            ("has expired", "have it renewed, unless this machine's clock is wrong")
+        } else if text.contains("certificate not valid yet") {
+            ("is not valid yet", "set this machine's clock")
+        } else {
+            ("is not trusted", "if a proxy or private authority signs it, name its certificates with `SSL_CERT_FILE`")
+        };
+        let problem = Problem::failed(format!("the certificate of `{host}` {what}")).because(error);
         return Error::new(ErrorKind::Unreachable { worth_retrying: false }, problem.help(help));
     }
     if text.contains("proxy auth") {

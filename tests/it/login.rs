@@ -15,8 +15,7 @@ use cargo_lambda_image::registry::credentials::{CredentialSource, Credentials, S
 use cargo_lambda_image::registry::error::{Error, ErrorKind};
 use cargo_lambda_image::registry::origin::Origin;
 use cargo_lambda_image::registry::pull::{Document, Selector};
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use cargo_lambda_image::registry::push::Mount;
 
 use crate::pull::patience;
 use crate::support::child;
@@ -114,6 +113,72 @@ async fn an_identity_token_is_posted_and_never_in_a_url() {
     let body = String::from_utf8(posted.body.to_vec()).expect("a form");
     assert_eq!(posted.target, "/token");
     assert!(body.contains("grant_type=refresh_token") && body.contains("refresh_token=canary-token"), "{body}");
+    assert!(body.contains("&scope=repository%3Aa%3Apull&"), "{body}");
+}
+
+#[tokio::test]
+async fn a_form_names_all_scopes_at_once() {
+    let registry = registry(Auth::Bearer(Some(("me", PASSWORD)))).start();
+    let source = CredentialSource::Given(Credentials::IdentityToken(Secret::new("canary-token")));
+    client(&registry.origin, source).mount("a", &Digest::of(b"x"), "b").await.expect("an answer");
+    let posted = registry.requests().into_iter().find(|request| request.target == "/token").expect("a question");
+    let body = String::from_utf8(posted.body.to_vec()).expect("a form");
+    assert_eq!(body.matches("scope=").count(), 1, "{body}");
+    assert!(body.contains("scope=repository%3Aa%3Apull%2Cpush+repository%3Ab%3Apull&"), "{body}");
+}
+
+#[tokio::test]
+async fn a_token_server_without_forms_is_asked_the_old_way() {
+    for status in [400, 401, 404, 405] {
+        let registry = registry(Auth::Bearer(Some(("", "canary-token"))))
+            .fault(Method::POST, "/token", 0..9, Fault::Status(status, &[], ""))
+            .start();
+        let source = || CredentialSource::Given(Credentials::IdentityToken(Secret::new("canary-token")));
+        manifest(&client(&registry.origin, source())).await.expect("a manifest");
+        let methods = |registry: &FaultRegistry| {
+            let requests = registry.requests().into_iter();
+            requests.filter(|it| it.target.starts_with("/token")).map(|it| it.method).collect::<Vec<_>>()
+        };
+        assert_eq!(methods(&registry), [Method::POST, Method::GET], "{status}");
+    }
+    let registry = registry(Auth::Bearer(Some(("", "canary-token"))))
+        .fault(Method::POST, "/token", 0..9, Fault::Status(403, &[], ""))
+        .start();
+    let source = CredentialSource::Given(Credentials::IdentityToken(Secret::new("canary-token")));
+    let error = client(&registry.origin, source).mount("a", &Digest::of(b"x"), "b").await;
+    assert!(matches!(error, Ok(Mount::Declined)), "{error:?}");
+    assert_eq!(registry.log().iter().filter(|line| line.contains("/token")).count(), 1, "{:?}", registry.log());
+}
+
+#[tokio::test]
+async fn a_token_that_is_refused_in_words_alone_is_replaced() {
+    // As public.ecr.aws does after an hour, without a challenge.
+    const OVER: &str = r#"{"errors":[{"code":"DENIED","message":"Your Authorization Token is invalid."}]}"#;
+    for method in [Method::GET, Method::HEAD] {
+        let registry = registry(Auth::Bearer(None))
+            .fault(
+                method.clone(),
+                "/manifests/",
+                2..3,
+                Fault::Status(400, &[], if method == Method::HEAD { "" } else { OVER }),
+            )
+            .fault(
+                Method::GET,
+                "/manifests/",
+                if method == Method::HEAD { 0..1 } else { 0..0 },
+                Fault::Status(400, &[], OVER),
+            )
+            .start();
+        let client = client(&registry.origin, CredentialSource::Anonymous);
+        for _ in 0..2 {
+            match method {
+                Method::HEAD => drop(client.manifest_digest("a", &Selector::Tag("1".into())).await.expect("a digest")),
+                _ => drop(manifest(&client).await.expect("a manifest")),
+            }
+        }
+        let tokens = registry.log().iter().filter(|line| line.starts_with("GET /token")).count();
+        assert_eq!(tokens, 2, "{:?}", registry.log());
+    }
 }
 
 #[tokio::test]
@@ -310,119 +375,4 @@ fn no_log_holds_a_secret() {
     for secret in ["canary", "token-1", &STANDARD.encode(format!("me:{PASSWORD}"))] {
         assert!(!log.contains(secret), "`{secret}` in {log}");
     }
-}
-
-/// A certificate for `localhost` and the loopback address that signs itself: as PEM, and as a server's configuration.
-fn certificate() -> (String, ServerConfig) {
-    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-    let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
-    let config =
-        ServerConfig::builder_with_provider(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider().into())
-            .with_safe_default_protocol_versions()
-            .expect("protocol versions")
-            .with_no_client_auth()
-            .with_single_cert(vec![made.cert.der().clone()], key)
-            .expect("a configuration");
-    (made.cert.pem(), config)
-}
-
-#[test]
-fn certificates_of_ssl_cert_file_are_trusted_and_others_are_not() {
-    if child::is_child() {
-        let origin = std::env::var("REGISTRY").expect("where the registry is");
-        let is_trusted = std::env::var("TRUSTED").is_ok();
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        runtime.block_on(async {
-            let client = client(&origin, CredentialSource::Anonymous);
-            match manifest(&client).await {
-                Ok(_) => assert!(is_trusted, "an unknown certificate was trusted"),
-                Err(error) => {
-                    assert!(!is_trusted, "{} {:?}", error.problem, error.problem.causes());
-                    assert_eq!(error.kind, ErrorKind::Unreachable { worth_retrying: false });
-                    let host = origin.strip_prefix("https://").expect("a TLS registry");
-                    assert_eq!(error.problem.message(), format!("the certificate of `{host}` is not trusted"));
-                    assert!(error.problem.next_step().expect("a next step").contains("SSL_CERT_FILE"));
-                }
-            }
-        });
-        return;
-    }
-    let test = "login::certificates_of_ssl_cert_file_are_trusted_and_others_are_not";
-    let (pem, config) = certificate();
-    let (other, _) = certificate();
-    let registry = registry(Auth::Bearer(None)).tls(config).start();
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let (ours, theirs) = (directory.path().join("ours.pem"), directory.path().join("theirs.pem"));
-    fs::write(&ours, pem).expect("written");
-    fs::write(&theirs, other).expect("written");
-    let (ours, theirs) = (ours.to_str().expect("a plain path"), theirs.to_str().expect("a plain path"));
-    child::run(test, &[("REGISTRY", &registry.origin), ("SSL_CERT_FILE", ours), ("TRUSTED", "1")]);
-    child::run(test, &[("REGISTRY", &registry.origin), ("SSL_CERT_FILE", theirs)]);
-}
-
-#[test]
-fn https_is_never_left_for_plain_http() {
-    if child::is_child() {
-        let origin = std::env::var("REGISTRY").expect("where the registry is");
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        runtime.block_on(async {
-            let error = manifest(&client(&origin, CredentialSource::Anonymous)).await.expect_err("a redirect");
-            assert_eq!(error.kind, ErrorKind::Stopped);
-            let causes = error.problem.causes();
-            assert!(causes[0].starts_with("it leads from https to plain http: http://127.0.0.1:"), "{causes:?}");
-        });
-        return;
-    }
-    let (pem, config) = certificate();
-    let plain = registry(Auth::Open).start();
-    let registry = registry(Auth::Open)
-        .tls(config)
-        .fault(Method::GET, "/manifests/", 0..9, Fault::RedirectTo(plain.origin.clone()))
-        .start();
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let file = directory.path().join("ours.pem");
-    fs::write(&file, pem).expect("written");
-    let file = file.to_str().expect("a plain path");
-    child::run("login::https_is_never_left_for_plain_http", &[("REGISTRY", &registry.origin), ("SSL_CERT_FILE", file)]);
-    assert_eq!(plain.requests().len(), 0);
-}
-
-#[test]
-fn this_machine_is_reached_without_the_proxy() {
-    if child::is_child() {
-        let origin = std::env::var("REGISTRY").expect("where the registry is");
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        runtime.block_on(async {
-            manifest(&client(&origin, CredentialSource::Anonymous)).await.expect("a manifest");
-            let error = manifest(&client("https://registry.invalid", CredentialSource::Anonymous)).await;
-            assert!(matches!(error.expect_err("the proxy is no proxy").kind, ErrorKind::Unreachable { .. }));
-        });
-        return;
-    }
-    let proxy = FaultRegistry::builder().start();
-    let registry = registry(Auth::Open).start();
-    let environment =
-        [("REGISTRY", registry.origin.as_str()), ("HTTP_PROXY", &proxy.origin), ("HTTPS_PROXY", &proxy.origin)];
-    child::run("login::this_machine_is_reached_without_the_proxy", &environment);
-    let asked: Vec<_> = proxy.requests().iter().map(|request| request.method.clone()).collect();
-    assert!(!asked.is_empty() && asked.iter().all(|method| method == Method::CONNECT), "{asked:?}");
-}
-
-#[test]
-fn a_proxy_that_wants_a_password_is_not_asked_twice() {
-    if child::is_child() {
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        runtime.block_on(async {
-            let error = manifest(&client("https://registry.invalid", CredentialSource::Anonymous)).await;
-            let error = error.expect_err("no tunnel");
-            assert_eq!(error.kind, ErrorKind::Unreachable { worth_retrying: false }, "{:?}", error.problem.causes());
-            assert_eq!(error.problem.next_step(), Some("put the user name and password into `HTTPS_PROXY`"));
-        });
-        return;
-    }
-    let proxy = FaultRegistry::builder().fault(Method::CONNECT, "", 0..9, Fault::Status(407, &[], "")).start();
-    let environment = [("HTTPS_PROXY", proxy.origin.as_str())];
-    child::run("login::a_proxy_that_wants_a_password_is_not_asked_twice", &environment);
-    assert_eq!(proxy.requests().len(), 1);
 }

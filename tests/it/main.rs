@@ -35,6 +35,7 @@ mod pull;
 mod push;
 mod pushing;
 mod random;
+mod reaching;
 mod readers;
 mod readme;
 mod refusals;

@@ -182,6 +182,11 @@ fn failures_before_a_request_come_with_what_to_do() {
             "if a proxy opens TLS here, let `SSL_CERT_FILE` name a file with its certificate",
         ),
         (
+            &["dispatch failure", "io error", "invalid peer certificate: certificate expired: verification time 9"],
+            "dispatch failure: io error: invalid peer certificate: certificate expired: verification time 9",
+            "set this machine's clock, or have the certificate renewed",
+        ),
+        (
             &["dispatch failure", "io error", "tcp connect error", "Connection refused (os error 111)"],
             "dispatch failure: io error: tcp connect error: Connection refused (os error 111)",
             "check the network, the region, and `HTTPS_PROXY`, `NO_PROXY` and `AWS_ENDPOINT_URL` if they are set",
