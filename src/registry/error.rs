@@ -239,10 +239,8 @@ fn help(origin: &Origin, status: StatusCode, codes: &[String], words: &str) -> O
     if codes.iter().any(|code| code == "NAME_UNKNOWN") {
         return Some("check the repository's name; one in ECR is created with `--create-repository`".to_owned());
     }
-    // IAM's own words: `User: ... is not authorized to perform: ecr:PutImage on resource: ...`.
-    if let Some((_, action)) = words.split_once("is not authorized to perform: ") {
-        let action: String = action.chars().take_while(|c| c.is_ascii_alphanumeric() || ":-*".contains(*c)).collect();
-        return Some(format!("allow the IAM action `{action}` on this repository"));
+    if let Some(help) = permission(words) {
+        return Some(help);
     }
     Some(match status.as_u16() {
         401 => format!("log in with `docker login {origin}` or `podman login {origin}`, and check the image's name"),
@@ -252,6 +250,17 @@ fn help(origin: &Origin, status: StatusCode, codes: &[String], words: &str) -> O
         429 => format!("wait a little, or log in with `docker login {origin}` for a higher limit"),
         500..=599 => "the registry has a problem of its own; try again later".to_owned(),
         _ => return None,
+    })
+}
+
+/// What to do about IAM's own words: `User: ... is not authorized to perform: ecr:PutImage on resource: ...`.
+fn permission(words: &str) -> Option<String> {
+    let (_, rest) = words.split_once("is not authorized to perform: ")?;
+    let action: String = rest.chars().take_while(|c| c.is_ascii_alphanumeric() || ":-*".contains(*c)).collect();
+    Some(match action.split(':').next() {
+        _ if rest.contains("explicit deny") => format!("a policy denies `{action}`: whoever keeps it can lift that"),
+        Some("kms") => format!("allow the IAM action `{action}` on the key that encrypts this repository"),
+        _ => format!("allow the IAM action `{action}` on this repository"),
     })
 }
 
@@ -344,11 +353,24 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_by_iam_names_the_missing_action() {
-        let body = r#"{"errors":[{"code":"DENIED","message":
-            "User: arn:aws:iam::1:user/x is not authorized to perform: ecr:PutImage on resource: y"}]}"#;
-        let error = answer(403, None, body);
-        assert_eq!(error.problem.next_step(), Some("allow the IAM action `ecr:PutImage` on this repository"));
+    fn a_refusal_by_iam_names_the_missing_action_or_what_forbids_it() {
+        for (words, help) in [
+            ("ecr:PutImage on resource: y", "allow the IAM action `ecr:PutImage` on this repository"),
+            (
+                "ecr:PutImage on resource: y with an explicit deny in a resource-based policy",
+                "a policy denies `ecr:PutImage`: whoever keeps it can lift that",
+            ),
+            (
+                "kms:GenerateDataKey on resource: arn:aws:kms:eu-west-1:1:key/k because no resource-based policy allows it",
+                "allow the IAM action `kms:GenerateDataKey` on the key that encrypts this repository",
+            ),
+        ] {
+            let message = format!("User: arn:aws:iam::1:user/x is not authorized to perform: {words}");
+            let body = serde_json::json!({"errors": [{"code": "DENIED", "message": message}]}).to_string();
+            let error = answer(403, None, &body);
+            assert_eq!(error.problem.next_step(), Some(help));
+            assert_eq!(error.problem.causes(), [format!("DENIED {message}")]);
+        }
     }
 
     #[test]

@@ -92,6 +92,29 @@ async fn a_login_that_cannot_be_renewed_says_why() {
 }
 
 #[tokio::test]
+async fn a_login_that_can_no_more_be_renewed_ends_the_push_and_not_what_is_there() {
+    let blobs = [noise(3000), noise(4000)];
+    let registry = open().ways(ecr()).auth(Auth::Ecr).start();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = asked.clone();
+    let renewal = Renewal::new(move || {
+        let is_first = counter.fetch_add(1, Ordering::Relaxed) == 0;
+        let password = Secret::new("login-1");
+        let credentials = Credentials::Password { username: "AWS".into(), password };
+        let lease = Lease { credentials, lifetime: Duration::from_secs(12 * 3600) };
+        let over = || Problem::failed("the SSO session has expired").help("log in");
+        Box::pin(async move { is_first.then_some(lease).ok_or_else(over) })
+    });
+    let client = client_at(&registry.origin, CredentialSource::Renewed(renewal), patience());
+    push(&client, &blobs[0]).await.expect("pushed");
+    registry.expire_logins(1);
+    let error = push(&client, &blobs[1]).await.expect_err("no login");
+    assert_eq!((error.problem.message(), error.problem.next_step()), ("the SSO session has expired", Some("log in")));
+    assert_eq!((asked.load(Ordering::Relaxed), registry.count(Method::POST, "/uploads/")), (2, 2), "not tried again");
+    assert_eq!(registry.blob("a", &blobs[0]).as_deref(), Some(&blobs[0][..]));
+}
+
+#[tokio::test]
 async fn a_token_for_pushing_is_asked_with_its_scope_and_never_without_the_login() {
     let blob = noise(3000);
     let given = |password| {
@@ -129,4 +152,7 @@ async fn a_token_that_ends_while_bytes_are_sent_is_replaced_once() {
     let refusing = open().fault(Method::PUT, "/uploads/", ALWAYS, Fault::Status(401, &[], "")).start();
     let error = push(&client(&refusing), &blob).await.expect_err("refused");
     assert_eq!((error.status(), refusing.count(Method::PUT, "/uploads/")), (Some(401), 1));
+    let help =
+        format!("log in with `docker login {0}` or `podman login {0}`, and check the image's name", refusing.address);
+    assert_eq!(error.problem.next_step(), Some(help.as_str()));
 }
