@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use serde_json::Value;
 
 use crate::support::images::noise;
 use crate::support::program::Program;
+use crate::support::project::files_below;
 use crate::support::registry::{Auth, Fault, FaultRegistry, Ways};
 use crate::support::running::Running;
 use crate::support::site::Site;
@@ -145,6 +147,112 @@ fn a_rerun_after_a_kill_sends_no_confirmed_blob_again() {
     succeed_with(push(&site, &registry));
     assert_eq!(registry.received(), sent);
     assert!(tagged(&registry).is_some());
+}
+
+#[test]
+fn a_rerun_after_a_kill_between_two_blobs_sends_only_the_other() {
+    let registry = FaultRegistry::builder()
+        .repository("site")
+        .ways(ways())
+        .fault(Method::PATCH, "/uploads/", 3..4, Fault::ReadThenHang(100))
+        .start();
+    let site = site();
+    let mut running = push(&site, &registry).start();
+    let recorded = || fs::read_dir(site.store().join("records/pushed")).map_or(0, Iterator::count);
+    poll("three of four blobs to be recorded", || {
+        assert!(!running.has_ended());
+        (recorded() == 3).then_some(())
+    });
+    running.signal("KILL");
+    running.wait();
+    let before = registry.received();
+    let outcome = push(&site, &registry).args(["--message-format", "json"]).run();
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    let image = &outcome.messages("image-pushed")[0];
+    let layers = image["layers"].as_array().expect("layers").iter().zip(image["steps"].as_array().expect("steps"));
+    let sent: Vec<_> = layers.filter(|(_, step)| *step == "upload").map(|(layer, _)| layer["size"].as_u64()).collect();
+    assert_eq!(sent.len(), 1, "{image}");
+    let manifest: Value = serde_json::from_slice(&registry.manifest("site", "v1").expect("a tag")).expect("JSON");
+    let config = manifest["config"]["size"].as_u64().expect("a size");
+    assert_eq!(Some(registry.received() - before - config), sent[0]);
+    assert!(tagged(&registry).is_some());
+}
+
+#[test]
+fn damaged_records_cost_questions_and_not_the_push() {
+    let registry = FaultRegistry::builder().repository("site").ways(ways()).start();
+    let site = site();
+    let first = succeed_with(push(&site, &registry));
+    let records = site.store().join("records");
+    let damages: [fn(&Path); 3] = [
+        |file| fs::write(file, "{}").expect("written"),
+        |file| {
+            let bytes = fs::read(file).expect("read");
+            fs::write(file, &bytes[..bytes.len() / 2]).expect("written");
+        },
+        |file| fs::remove_file(file).expect("removed"),
+    ];
+    for damage in damages {
+        let files: Vec<_> = files_below(&records).into_keys().map(|path| records.join(path)).collect();
+        assert!(files.iter().any(|file| file.starts_with(records.join("pushed"))), "{files:?}");
+        files.iter().for_each(|file| damage(file));
+        let before = registry.received();
+        assert_eq!(succeed_with(push(&site, &registry)), first);
+        // The lock still knows what the layers are, and the registry that it has them.
+        assert_eq!(registry.received(), before);
+        assert!(tagged(&registry).is_some());
+    }
+}
+
+#[test]
+fn two_pushes_at_once_from_one_project_are_both_whole() {
+    // The same image twice, or two that share an asset.
+    for (round, other) in [&ASSETS[..], &ASSETS[1..3]].into_iter().enumerate() {
+        let registry = FaultRegistry::builder().repository("site").ways(ways()).start();
+        let site = site();
+        let of = |assets: &[&str]| {
+            let push = site.push(&format!("{}/site", registry.address), assets).args(["--tag", "v1"]);
+            push.args(["--message-format", "json"])
+        };
+        let running = [of(&ASSETS).start(), of(other).start()];
+        let digests = running.map(|running| {
+            let ended = running.wait();
+            assert_eq!(ended.code, Some(0), "round {round}: {}", ended.stderr);
+            let line = ended.stdout.lines().find(|line| line.contains("image-pushed")).expect("a result").to_owned();
+            let image: Value = serde_json::from_str(&line).expect("JSON");
+            image["digest"].as_str().expect("a digest").to_owned()
+        });
+        assert_eq!(digests[0] == digests[1], round == 0);
+        let last = tagged(&registry).expect("a whole image").to_string();
+        assert!(digests.contains(&last), "round {round}: {last} of {digests:?}");
+        for digest in &digests {
+            let manifest = registry.manifest("site", digest).expect("each is there by its digest");
+            assert_eq!(Digest::of(&manifest).to_string(), *digest);
+        }
+        site.assert_tidy();
+        let before = registry.received();
+        for assets in [&ASSETS[..], other] {
+            let again = of(assets).run();
+            assert_eq!(again.messages("image-pushed")[0]["sent_bytes"], 0, "round {round}: {}", again.stderr);
+        }
+        assert_eq!(registry.received(), before, "round {round}");
+    }
+}
+
+#[test]
+fn a_push_that_is_suspended_goes_on_where_it_was() {
+    let registry = FaultRegistry::builder().repository("site").ways(ways()).start();
+    let site = site();
+    let mut running = push(&site, &registry).start();
+    poll("bytes to arrive", || (registry.received() > 0).then_some(()));
+    running.signal("STOP");
+    poll("the program to stand still", || running.is_stopped().then_some(()));
+    assert!(!running.has_ended() && registry.manifest("site", "v1").is_none());
+    running.signal("CONT");
+    let ended = running.wait();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(tagged(&registry).is_some());
+    assert_eq!(registry.count(Method::PATCH, "/uploads/"), ASSETS.len(), "each layer is sent once");
 }
 
 #[test]

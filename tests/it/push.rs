@@ -2,6 +2,7 @@
 
 mod logins;
 mod manifests;
+mod sleep;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::images::index_type;
 use super::lambda_base::LambdaBase;
-use super::tools::{block_on, poll, tool};
+use super::tools::{block_on, poll, succeed, tool};
 
 /// Who may use a registry that asks: Lambda's deployers log in the same way.
 pub const USER: (&str, &str) = ("AWS", "stowage");
@@ -42,6 +42,11 @@ impl DockerRegistry {
     /// One that only [`USER`] may use, by TLS with this certificate and key.
     pub fn start_with_tls((certificate, key): (PathBuf, PathBuf)) -> Self {
         Self::serve_by(Some(USER.1), Some((certificate, key)))
+    }
+
+    /// Sends it a signal, such as `STOP`.
+    pub fn signal(&self, name: &str) {
+        succeed(Command::new(tool("kill")).args(["-s", name, "--", &self.process.id().to_string()]));
     }
 
     fn serve(password: Option<&'static str>) -> Self {

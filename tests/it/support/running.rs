@@ -81,10 +81,20 @@ impl Running {
         drop(Command::new(tool("kill")).args(["-s", name, "--", &self.child.id().to_string()]).output());
     }
 
+    /// Whether it does nothing because of a signal.
+    pub fn is_stopped(&self) -> bool {
+        self.stat().is_some_and(|fields| fields[0] == "T")
+    }
+
+    /// What the kernel says of it, from its state on.
+    fn stat(&self) -> Option<Vec<String>> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
+        Some(stat.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
+    }
+
     /// How much of a processor's time it has had.
     pub fn processor_ticks(&self) -> Option<u64> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
-        let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        let fields = self.stat()?;
         Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
     }
 
