@@ -229,6 +229,24 @@ fn every_kind_of_registry_is_asked_for_at_its_own_kind_of_endpoint() {
 }
 
 #[test]
+fn aws_is_reached_without_the_proxy_where_no_proxy_says_so() {
+    const TEST: &str = "aws::aws_is_reached_without_the_proxy_where_no_proxy_says_so";
+    if child::is_child() {
+        block_on(authorize(&settings(Some("eu-west-1"), None))).expect("a login");
+        return;
+    }
+    let answer = || Fault::Status(200, &[("content-type", "application/x-amz-json-1.1")], TOKEN);
+    let [aws, proxy] = [(); 2].map(|()| FaultRegistry::builder().fault(Method::POST, "/", 0..9, answer()).start());
+    // Every address of this machine, and none that is known to be its own.
+    let endpoint = aws.origin.replace("127.0.0.1", "0.0.0.0");
+    for (no_proxy, proxied) in [("registry.example,0.0.0.0", 0), ("registry.example", 1)] {
+        let way = [("AWS_ENDPOINT_URL", endpoint.as_str()), ("HTTP_PROXY", &proxy.origin), ("NO_PROXY", no_proxy)];
+        child::run(TEST, &[&KEYS[..], &way].concat());
+        assert_eq!((proxy.requests().len(), aws.requests().len()), (proxied, 1), "{no_proxy}");
+    }
+}
+
+#[test]
 fn aws_is_trusted_by_ssl_cert_file_and_not_without() {
     const TEST: &str = "aws::aws_is_trusted_by_ssl_cert_file_and_not_without";
     if child::is_child() {

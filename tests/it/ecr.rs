@@ -7,7 +7,7 @@ use axum::http::Method;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cargo_lambda_image::lock::FILE_NAME;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::cloud::{API, Cloud, HOST, KEYS, PASSWORD, REGION};
@@ -86,6 +86,28 @@ fn no_secret_is_logged_or_kept() {
     let asked = cloud.registry.requests();
     assert!(asked.iter().all(|it| it.header("x-amz-security-token").is_none()));
     assert!(asked.iter().filter_map(|it| it.header("authorization")).all(|it| it == format!("Basic {basic}")));
+}
+
+#[test]
+fn a_proxys_password_goes_to_the_proxy_and_is_never_shown() {
+    let proxy = FaultRegistry::builder().fault(Method::CONNECT, "", 0..99, Fault::Status(403, &[], "")).start();
+    let url = proxy.origin.replace("http://", "http://me:canary-proxy-password@");
+    let basic = format!("Basic {}", STANDARD.encode("me:canary-proxy-password"));
+    let site = Site::new();
+    for repository in ["registry.example/shop/site", "shop/site"] {
+        let push = site.push(repository, &["notes.txt"]).args(["--region", REGION, "-vv"]).env("HTTPS_PROXY", &url);
+        let push = KEYS.iter().fold(push, |push, (name, value)| push.env(name, *value));
+        let before = proxy.requests().len();
+        let outcome = push.env("RUST_LOG", "trace").env("AWS_LOG", "trace").env("AWS_MAX_ATTEMPTS", "1").run();
+        assert_eq!(outcome.code, 1, "{repository}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains("`HTTPS_PROXY`"), "{repository}: {}", outcome.stderr);
+        let asked = proxy.requests().split_off(before);
+        assert!(!asked.is_empty(), "{repository}");
+        assert!(asked.iter().all(|it| it.header("proxy-authorization") == Some(&basic)), "{repository}: {asked:?}");
+        for secret in ["canary", &basic["Basic ".len()..]] {
+            assert!(!outcome.stderr.contains(secret), "{repository}: `{secret}` in {}", outcome.stderr);
+        }
+    }
 }
 
 #[test]
@@ -224,4 +246,78 @@ fn what_aws_refuses_is_told_with_what_to_do() {
     assert!(outcome.stdout.starts_with(&format!("{HOST}/shop/site\n")), "{}", outcome.stdout);
     let described = moto.ecr(REGION, "DescribeRepositories", &json!({}));
     assert_eq!(described["repositories"], json!([]));
+}
+
+#[test]
+fn refusals_of_aws_end_the_push_with_the_permission_or_the_thing_to_do() {
+    const USER: &str = "User: arn:aws:iam::123456789012:user/ci is not authorized to perform:";
+    const ARN: &str = "arn:aws:ecr:eu-west-1:123456789012:repository/shop/site";
+    let token = Answer(
+        200,
+        json!({"authorizationData": [{
+            "authorizationToken": STANDARD.encode("AWS:login-1"),
+            "proxyEndpoint": format!("https://{HOST}"),
+        }]}),
+    );
+    let absent = Answer::refusal("RepositoryNotFoundException", "The repository does not exist");
+    let first = |code, message: &str| vec![Answer::refusal(code, message)];
+    let create = |code, message: &str| vec![token.clone(), absent.clone(), Answer::refusal(code, message)];
+    for (answers, said) in [
+        (
+            first(
+                "AccessDeniedException",
+                &format!("{USER} ecr:GetAuthorizationToken on resource: * because no identity-based policy allows it"),
+            ),
+            "allow the caller `ecr:GetAuthorizationToken` on `*` in an IAM policy",
+        ),
+        (
+            first("ExpiredTokenException", "The security token included in the request is expired"),
+            "renew it: `aws sso login`",
+        ),
+        (first("UnrecognizedClientException", "The security token is invalid."), "check the access key and the region"),
+        (
+            first(
+                "InvalidSignatureException",
+                "Signature expired: 20260101T000000Z is now earlier than 20260102T000000Z",
+            ),
+            "set this machine's clock",
+        ),
+        (
+            create(
+                "AccessDeniedException",
+                &format!(
+                    "{USER} ecr:CreateRepository on resource: {ARN} with an explicit deny in a service control policy"
+                ),
+            ),
+            "a service control policy denies `ecr:CreateRepository`",
+        ),
+        (create("KmsException", "The key is disabled"), "let the caller use the repository's KMS key"),
+        (
+            create("LimitExceededException", "Too many repositories"),
+            "delete what is not needed, or ask AWS for a higher quota",
+        ),
+    ] {
+        let aws = answers.into_iter().enumerate().fold(FaultRegistry::builder(), |aws, (at, Answer(status, body))| {
+            let body: &'static str = body.to_string().leak();
+            let json = &[("content-type", "application/x-amz-json-1.1")];
+            aws.fault(Method::POST, "/", at..at + 1, Fault::Status(status, json, body))
+        });
+        let aws = aws.start();
+        let site = Site::new();
+        let push = site.push("shop/site", &["notes.txt"]).args(["--region", REGION, "--create-repository"]);
+        let push = KEYS.iter().fold(push, |push, (name, value)| push.env(name, *value));
+        let outcome = push.env("AWS_ENDPOINT_URL", &aws.origin).env("AWS_MAX_ATTEMPTS", "1").run();
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (1, ""), "{said}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains(&format!("help: {said}")), "no `{said}` in {}", outcome.stderr);
+    }
+}
+
+/// An answer of AWS's: status and body.
+#[derive(Clone)]
+struct Answer(u16, Value);
+
+impl Answer {
+    fn refusal(code: &str, message: &str) -> Self {
+        Self(400, json!({"__type": code, "message": message}))
+    }
 }

@@ -306,6 +306,7 @@ fn redirects_and_realms_lead_nowhere_they_should_not() {
     assert_all(vec![
         ("itself", redirect("/v2/a/manifests/1"), Refusal(1, &["more than 5 redirects"])),
         ("a file", redirect("file:///etc/passwd"), Refusal(1, &["it leads away from http"])),
+        ("paint", redirect("http://example.com/?digest=%1b%5b2J&%1b%5b1m=x"), Refusal(1, &["it leads to plain http"])),
         ("plain http", redirect("http://example.com/"), Refusal(1, &["plain http on another machine"])),
         ("a user", redirect("https://me:canary@example.com/"), Refusal(1, &["it contains a user name"])),
         (

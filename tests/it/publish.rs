@@ -337,6 +337,25 @@ async fn what_is_nowhere_is_told_by_its_name() {
     assert_eq!(registry.manifest("a", "v1"), None);
 }
 
+#[tokio::test]
+async fn a_stored_blob_that_rotted_unseen_is_never_sent_to_its_end() {
+    let (_directory, store) = store();
+    let registry = open().start();
+    let of = many(1);
+    let layers = layers(&of, &store);
+    let path = store.blob_path(&Digest::of(&of.layers[0]));
+    let mut rotten = of.layers[0].clone();
+    rotten[70] ^= 1;
+    std::fs::write(&path, &rotten).expect("written");
+    let pushed = push_layers(&target(&registry.origin, "a"), &["v1"], &of, &layers, &store).await;
+    let problem = pushed.expect_err("other bytes");
+    let found = format!("blob `{}` is damaged: its digest is {}", path.display(), Digest::of(&rotten));
+    assert_eq!(problem.causes(), [found]);
+    assert_eq!(problem.next_step(), Some("delete the file and run the command again"));
+    assert_eq!((registry.manifest("a", "v1"), registry.blob("a", &rotten)), (None, None));
+    assert_eq!(registry.count(Method::PUT, "/uploads/"), 1, "not tried again");
+}
+
 /// A directory with one file, and the layer that holds it.
 fn spec(directory: &Path, content: &[u8]) -> LayerSpec {
     let path = directory.join("data.bin");

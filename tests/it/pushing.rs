@@ -13,7 +13,7 @@ use crate::support::docker_registry::{DockerRegistry, USER};
 use crate::support::images::{Family, TestImage, noise};
 use crate::support::lambda_base::LambdaBase;
 use crate::support::layout::blobs;
-use crate::support::program::{Outcome, Program};
+use crate::support::program::{Outcome, Program, blob};
 use crate::support::project::{AMD64, Project, files_below, package};
 use crate::support::registry::{Fault, FaultRegistry, Mounts, Ways};
 use crate::support::site::Site;
@@ -279,7 +279,6 @@ fn a_login_that_is_wrong_is_told_before_anything_is_compiled() {
 
 #[test]
 fn binaries_of_a_workspace_share_what_they_share() {
-    let registry = FaultRegistry::builder().repository("shop/one").repository("shop/two").ways(open()).start();
     let project = Project::new(&[
         (
             "Cargo.toml",
@@ -294,23 +293,71 @@ fn binaries_of_a_workspace_share_what_they_share() {
     ]);
     project.write("data.bin", noise(200_000));
     LambdaBase::new(Family::Docker).write_layout(&project.path("base"));
-    let repository = format!("{}/{{package}}/{{bin}}", registry.address);
-    let push = || project.push().args(["--dev", "--repository", &repository, "--message-format", "json"]);
-    let outcome = succeeded(push().run());
-    let pushed = outcome.messages("image-pushed");
-    let bins: Vec<_> = pushed.iter().map(|image| (&image["bin"], &image["tags"][0])).collect();
-    assert_eq!(bins, [(&json!("one"), &json!("v1.2.3")), (&json!("two"), &json!("v1.2.3"))]);
-    for (image, name) in pushed.iter().zip(["one", "two"]) {
-        let uri = format!("{}/shop/{name}@{}", registry.address, image["digest"].as_str().expect("a digest"));
-        assert_eq!(image["image_uri"], uri);
-        assert!(registry.manifest(&format!("shop/{name}"), "v1.2.3").is_some());
+    // By another repository of the registry, if it lends, else by their bytes.
+    for (mounts, shared) in [(Mounts::Referenced, "mount"), (Mounts::Never, "upload")] {
+        let ways = Ways { mounts, ..open() };
+        let registry = FaultRegistry::builder().repository("shop/one").repository("shop/two").ways(ways).start();
+        let repository = format!("{}/{{package}}/{{bin}}", registry.address);
+        let push = project.push().args(["--dev", "--repository", &repository, "--message-format", "json"]);
+        let outcome = succeeded(push.run());
+        let pushed = outcome.messages("image-pushed");
+        let bins: Vec<_> = pushed.iter().map(|image| (&image["bin"], &image["tags"][0])).collect();
+        assert_eq!(bins, [(&json!("one"), &json!("v1.2.3")), (&json!("two"), &json!("v1.2.3"))]);
+        for (image, name) in pushed.iter().zip(["one", "two"]) {
+            let uri = format!("{}/shop/{name}@{}", registry.address, image["digest"].as_str().expect("a digest"));
+            assert_eq!(image["image_uri"], uri);
+            assert!(registry.manifest(&format!("shop/{name}"), "v1.2.3").is_some());
+        }
+        // Four layers of the base, the asset, the binary.
+        assert_eq!(pushed[0]["steps"], json!(["relay", "relay", "relay", "relay", "upload", "upload"]));
+        let base = if shared == "mount" { "mount" } else { "relay" };
+        assert_eq!(pushed[1]["steps"], json!([base, base, base, base, shared, "upload"]));
+        let sent = |image: &Value| image["sent_bytes"].as_u64().expect("a number");
+        let manifests: usize = pushed
+            .iter()
+            .map(|image| {
+                registry
+                    .manifest(&format!("shop/{}", image["bin"].as_str().expect("a name")), "v1.2.3")
+                    .expect("a tag")
+                    .len()
+            })
+            .sum();
+        assert_eq!(registry.received() + manifests as u64, sent(&pushed[0]) + sent(&pushed[1]), "no byte more");
     }
 
-    // Into one repository under one tag, the last would win.
-    let same = format!("{}/shop/all", registry.address);
-    let clash = project.push().args(["--dev", "--repository", &same]).run();
+    // In one repository they are there already, whatever it lends.
+    let registry = FaultRegistry::builder().repository("shop").ways(open()).start();
+    let same = format!("{}/shop", registry.address);
+    let push =
+        |tag: &str| project.push().args(["--dev", "--repository", &same, "--tag", tag, "--message-format", "json"]);
+    let pushed = succeeded(push("{bin}").run()).messages("image-pushed");
+    assert_eq!(pushed[1]["steps"], json!(["reuse", "reuse", "reuse", "reuse", "reuse", "upload"]));
+
+    // Under one tag, the last would win.
+    let clash = push("v1").run();
     assert_eq!(clash.code, 2);
-    assert!(clash.stderr.contains(&format!("`one` and `two` would both be `{same}:v1.2.3`")), "{}", clash.stderr);
+    assert!(clash.stderr.contains(&format!("`one` and `two` would both be `{same}:v1`")), "{}", clash.stderr);
+}
+
+#[test]
+fn a_stored_layer_that_was_damaged_is_made_again_and_not_kept() {
+    let site = Site::new();
+    site.write("big.bin", &noise(300_000));
+    let built = site.build(&["notes.txt", "big.bin"]).succeed()[0];
+    let manifest = blob(&site.layout(), &built.to_string());
+    let damaged: Digest = manifest["layers"][1]["digest"].as_str().expect("a digest").parse().expect("a digest");
+    let path = site.layout().join("blobs/sha256").join(damaged.hex());
+    let mut bytes = fs::read(&path).expect("read");
+    bytes[100_000] ^= 1;
+    fs::write(&path, &bytes).expect("written");
+    let registry = FaultRegistry::builder().repository("site").ways(open()).start();
+    let repository = format!("{}/site", registry.address);
+    let push = || site.push(&repository, &["notes.txt", "big.bin"]).arg("--dry-run");
+    succeeded(push().run());
+    assert!(!path.exists(), "nobody else may read it");
+    let pushed = succeeded(site.push(&repository, &["notes.txt", "big.bin"]).run());
+    assert_eq!(pushed.stdout, format!("{repository}@{built}\n"));
+    assert!(registry.blob_size("site", &damaged.to_string()).is_some());
 }
 
 #[test]
