@@ -1,4 +1,5 @@
-//! The talk on stderr: Cargo's status lines, warnings, errors, and which tasks are worth a line or a bar.
+//! The talk on stderr: Cargo's status lines, warnings, errors, and which tasks are worth a line or a bar. It is long because
+//! every event has its look here and nowhere else.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -11,12 +12,12 @@ use indicatif::ProgressBar;
 
 use super::actions::{Actions, Level, TITLE, annotation};
 use super::compiler::Errors;
-use super::progress::Bars;
+use super::progress::{Bars, Total};
 use super::screen::Screen;
 use super::text::{one_line, printable, tame};
 use super::words::{count, done, duration, planned, verbs};
 use super::{Look, functions, table};
-use crate::event::{Event, ImageResult, PushResult, PushedLayer, TaskId, TaskKind, TaskOutcome};
+use crate::event::{Event, ImageResult, PushPlan, PushResult, PushedLayer, TaskId, TaskKind, TaskOutcome};
 use crate::finding::{Finding, Severity};
 use crate::problem::{Exit, Problem};
 use crate::units;
@@ -48,6 +49,8 @@ pub(super) struct Talk {
 #[derive(Default)]
 struct State {
     running: HashMap<TaskId, Running>,
+    /// The push under way, where it is worth a bar.
+    push: Option<Total>,
     images: usize,
     cargo: Errors,
 }
@@ -80,6 +83,8 @@ impl Talk {
             Event::TaskStarted { task, kind, name, total_bytes } => self.started(*task, *kind, name, *total_bytes),
             Event::TaskAdvanced { task, bytes } => self.advanced(*task, *bytes),
             Event::TaskFinished { task, outcome } => self.finished(*task, *outcome),
+            Event::PushPlanned { bin, plan, dry_run: false, .. } => self.push_planned(bin, plan),
+            Event::LayerPushed { layer, .. } => self.layer_pushed(layer),
             Event::ImageBuilt { image } => self.image_built(image),
             Event::ImagePushed { image, push } => self.image_pushed(image, push),
             Event::Finished { elapsed } => {
@@ -129,11 +134,6 @@ impl Talk {
                 self.status(WARNING, "Retrying", &format!("{what} in {}: {why}", duration(*delay)));
             }
             Event::PushPlanned { dry_run: true, .. } => self.state().images += 1,
-            Event::PushPlanned { bin, plan, .. } => self.status(GOOD, "Pushing", &planned(bin, plan)),
-            Event::LayerPushed { layer, .. } if self.verbose => {
-                let PushedLayer { name, digest, size, step } = layer;
-                self.status(NOTE, "Confirmed", &format!("{name}: {digest}, {}, {step}", units::size(*size)));
-            }
             Event::Found { finding, .. } => self.found(finding),
             // They are in the report on stdout, but annotations are not data.
             Event::Checked { verdicts } if self.actions.is_some() => {
@@ -281,7 +281,11 @@ impl Talk {
             let mut state = self.state();
             let Some(running) = state.running.get_mut(&task) else { return };
             running.done_bytes += bytes;
-            running.bar.clone()
+            let (bar, is_push) = (running.bar.clone(), running.kind == TaskKind::Push);
+            if let Some(total) = state.push.as_ref().filter(|_| is_push) {
+                total.advance(bytes);
+            }
+            bar
         };
         // Drawing may take its time: the other threads need not wait for it.
         if let Some(bar) = bar {
@@ -291,6 +295,13 @@ impl Talk {
 
     fn finished(&self, task: TaskId, outcome: TaskOutcome) {
         let Some(running) = self.state().running.remove(&task) else { return };
+        if let Some(total) = self.state().push.as_ref().filter(|_| running.kind == TaskKind::Push) {
+            match outcome {
+                TaskOutcome::Failed => total.lose(running.done_bytes),
+                // A layer whose size was not known has fewer bytes than it might have had.
+                _ => total.spare(running.total_bytes.unwrap_or_default().saturating_sub(running.done_bytes)),
+            }
+        }
         if let Some(bar) = &running.bar {
             bar.finish_and_clear();
         }
@@ -304,6 +315,29 @@ impl Talk {
             }
             TaskOutcome::Reused if self.verbose => self.status(GOOD, "Fresh", &running.name),
             TaskOutcome::Done | TaskOutcome::Reused | TaskOutcome::Failed => {}
+        }
+    }
+
+    fn push_planned(&self, bin: &str, plan: &PushPlan) {
+        let what = planned(bin, plan);
+        self.status(GOOD, "Pushing", &what);
+        let Some(bars) = &self.bars else { return };
+        let verb = self.paint(GOOD, &format!("{:>12}", verbs(TaskKind::Push).0));
+        let total = Total::of(plan, SMALL_BYTES, |bytes| bars.add_above(verb, &one_line(bin), bytes));
+        let before = std::mem::replace(&mut self.state().push, total);
+        before.into_iter().for_each(Total::end);
+    }
+
+    fn layer_pushed(&self, layer: &PushedLayer) {
+        let ended = {
+            let mut state = self.state();
+            let is_last = state.push.as_mut().is_some_and(|total| total.layer(layer));
+            state.push.take_if(|_| is_last)
+        };
+        ended.into_iter().for_each(Total::end);
+        if self.verbose {
+            let PushedLayer { name, digest, size, step } = layer;
+            self.status(NOTE, "Confirmed", &format!("{name}: {digest}, {}, {step}", units::size(*size)));
         }
     }
 

@@ -1,15 +1,18 @@
-//! The bars of tasks that run, with rates and the time left.
+//! The bars of tasks that run, and of a push as a whole, with rates and the time left.
 //!
 //! A bar is a line that never wraps, whatever the terminal's width: what does not fit is left out, the name is cut.
 
 use std::fmt::Write;
 
-use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{
+    HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle, TermLike as _,
+};
 
 use super::screen::Screen;
+use crate::event::{PushPlan, PushStep, PushedLayer};
 use crate::units;
 
-/// Bars shown at once: more would scroll a small terminal.
+/// Bars of tasks shown at once: more would scroll a small terminal.
 const MAX_BARS: usize = 8;
 /// How often a second bars are drawn at most.
 const DRAWS_PER_SECOND: u8 = 10;
@@ -38,13 +41,23 @@ impl Bars {
         if running >= MAX_BARS {
             return None;
         }
-        let columns = self.screen.columns().unwrap_or(u16::MAX);
         let bar = total_bytes.map_or_else(ProgressBar::no_length, ProgressBar::new);
         let bar = self.multi.add(bar);
-        bar.set_style(style(columns, total_bytes.is_some()));
+        self.describe(&bar, verb, name);
+        Some(bar)
+    }
+
+    /// A bar above those of tasks, for several of them together.
+    pub(super) fn add_above(&self, verb: String, name: &str, total_bytes: u64) -> ProgressBar {
+        let bar = self.multi.insert(0, ProgressBar::new(total_bytes));
+        self.describe(&bar, verb, name);
+        bar
+    }
+
+    fn describe(&self, bar: &ProgressBar, verb: String, name: &str) {
+        bar.set_style(style(self.screen.width(), bar.length().is_some()));
         bar.set_prefix(verb);
         bar.set_message(name.to_owned());
-        Some(bar)
     }
 
     /// Prints whole lines above the bars.
@@ -55,6 +68,51 @@ impl Bars {
     /// Takes all bars off the screen.
     pub(super) fn clear(&self) {
         let _ = self.multi.clear();
+    }
+}
+
+/// A push as a whole: the bytes of all layers that have to move.
+#[derive(Debug)]
+pub(super) struct Total {
+    bar: ProgressBar,
+    layers_left: usize,
+}
+
+impl Total {
+    /// `None` where there is nothing to add up, or it is over before it is read.
+    pub(super) fn of(plan: &PushPlan, least_bytes: u64, bar: impl FnOnce(u64) -> ProgressBar) -> Option<Self> {
+        let bytes = plan.mounted_bytes.saturating_add(plan.relayed_bytes).saturating_add(plan.uploaded_bytes);
+        let moving = plan.layers.iter().filter(|layer| layer.step != PushStep::Reuse).count();
+        (moving > 1 && bytes >= least_bytes).then(|| Self { bar: bar(bytes), layers_left: plan.layers.len() })
+    }
+
+    /// So many bytes more are there.
+    pub(super) fn advance(&self, bytes: u64) {
+        self.bar.inc(bytes);
+    }
+
+    /// So many bytes were sent in vain: the next try begins anew.
+    pub(super) fn lose(&self, bytes: u64) {
+        self.bar.dec(bytes);
+    }
+
+    /// So many bytes are not to be sent after all.
+    pub(super) fn spare(&self, bytes: u64) {
+        self.bar.dec_length(bytes);
+    }
+
+    /// A layer is there; what a repository lent did not move. Whether it was the last.
+    pub(super) fn layer(&mut self, layer: &PushedLayer) -> bool {
+        if layer.step == PushStep::Mount {
+            self.spare(layer.size);
+        }
+        self.layers_left = self.layers_left.saturating_sub(1);
+        self.layers_left == 0
+    }
+
+    /// Takes its bar away.
+    pub(super) fn end(self) {
+        self.bar.finish_and_clear();
     }
 }
 

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
-use crate::event::{ImageResult, LayerResult, Session, TaskId, TaskKind, TaskOutcome};
+use crate::event::{
+    ImageResult, LayerResult, PlannedLayer, PushPlan, PushStep, PushedLayer, Session, TaskId, TaskKind, TaskOutcome,
+};
 use crate::oci::{DiffId, Digest};
 
 /// A writer whose bytes can be looked at.
@@ -284,6 +286,67 @@ fn a_bar_tells_what_fits() {
             assert!(wide.starts_with(middle) && wide.contains("/s ") && wide.ends_with(" left"), "{wide:?}");
         }
     }
+}
+
+#[test]
+fn a_push_of_several_layers_has_a_bar_above_theirs() {
+    const MIB: u64 = 1 << 20;
+    let (report, _, stderr) = report(Look { bars: true, columns: Columns::Fixed(60), ..PLAIN });
+    let session = Session::new(Box::new(report.clone()));
+    let planned = |name: &str, step, mib: u64| PlannedLayer {
+        name: name.to_owned(),
+        digest: None,
+        step,
+        size: mib * MIB,
+        at_most: step == PushStep::Upload,
+    };
+    let plan = PushPlan {
+        repository: "h/r".into(),
+        layers: vec![
+            planned("old", PushStep::Reuse, 50),
+            planned("base", PushStep::Mount, 40),
+            planned("model", PushStep::Upload, 100),
+            planned("data", PushStep::Upload, 60),
+        ],
+        reused_bytes: 50 * MIB,
+        mounted_bytes: 40 * MIB,
+        relayed_bytes: 0,
+        uploaded_bytes: 160 * MIB,
+        at_most: true,
+    };
+    session.emit(&Event::PushPlanned { package: "p", bin: "hello", plan: &plan, dry_run: false });
+    let pushed = |name: &str, step, mib: u64| {
+        let layer = PushedLayer { name: name.into(), digest: Digest::of(b"x"), size: mib * MIB, step };
+        session.emit(&Event::LayerPushed { package: "p", bin: "hello", layer: &layer });
+    };
+    let bars = || {
+        session.warn("x", None);
+        let lines = shown(&stderr.text(), 60).into_iter().rev().take_while(|line| !line.starts_with("warning"));
+        let words = |line: String| {
+            let words: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
+            words[1..3].join(" ")
+        };
+        lines.filter(|line| !line.is_empty()).map(words).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>()
+    };
+    assert_eq!(bars(), ["hello 0%"]);
+    let model = session.task(TaskKind::Push, "model", Some(100 * MIB));
+    model.advance(50 * MIB);
+    assert_eq!(bars(), ["hello 25%", "model 50%"], "50 of 200 that may have to move");
+    pushed("old", PushStep::Reuse, 50);
+    pushed("base", PushStep::Mount, 40);
+    assert_eq!(bars(), ["hello 31%", "model 50%"], "what is lent does not move");
+    drop(model);
+    assert_eq!(bars(), ["hello 0%"], "what was cut begins anew");
+    let data = session.task(TaskKind::Push, "data", Some(60 * MIB));
+    data.advance(20 * MIB);
+    data.finish(TaskOutcome::Done);
+    pushed("data", PushStep::Upload, 20);
+    assert_eq!(bars(), ["hello 17%"], "20 of 120, since it was at most 60 and is 20");
+    let model = session.task(TaskKind::Push, "model", Some(100 * MIB));
+    model.advance(100 * MIB);
+    model.finish(TaskOutcome::Done);
+    pushed("model", PushStep::Upload, 100);
+    assert_eq!(bars(), [""; 0], "all is there");
 }
 
 #[test]

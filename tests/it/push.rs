@@ -432,7 +432,7 @@ async fn a_server_that_never_confirms_is_asked() {
 
 #[tokio::test]
 async fn a_large_blob_may_take_its_time_to_be_confirmed_however_it_was_sent() {
-    const MIB: [u8; 1 << 20] = [7; 1 << 20];
+    static MIB: [u8; 1 << 20] = [7; 1 << 20];
     let blob = vec![7; MIB.len() * 64];
     let late = Fault::Late(Duration::from_secs(2));
     // Less than the answer takes, but more than a fifth of it: so long may any answer to so many bytes take.
