@@ -151,6 +151,10 @@ pub struct ImageResult {
     pub layers: Vec<LayerResult>,
     /// The functions the last push of this digest brought to it.
     pub functions: Vec<FunctionResult>,
+    /// Bytes that the last push of this digest sent, mounted ones not counted.
+    pub sent_bytes: Option<u64>,
+    /// Bytes that were there before it, or in another repository.
+    pub reused_bytes: Option<u64>,
 }
 
 /// One layer of an [`ImageResult`].

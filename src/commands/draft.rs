@@ -361,5 +361,7 @@ pub(super) fn result(package: &str, bin: &str, image: &Image, layers: &[Layer]) 
         uncompressed_size: layers.iter().map(|layer| layer.uncompressed_size).sum(),
         layers: layers.iter().zip(&image.layers).map(layer_result).collect(),
         functions: Vec::new(),
+        sent_bytes: None,
+        reused_bytes: None,
     }
 }

@@ -19,6 +19,7 @@ pub fn write(store: &Store, result: &ImageResult) -> Result<ImageResult> {
         result.image_uri = pushed.image_uri;
         result.tags = pushed.tags;
         result.functions = pushed.functions;
+        (result.sent_bytes, result.reused_bytes) = (pushed.sent_bytes, pushed.reused_bytes);
     }
     let mut bytes = serde_json::to_vec_pretty(&result)
         .map_err(|error| Problem::failed(format!("could not write `{}`", path.display())).because(error))?;
@@ -69,9 +70,18 @@ mod tests {
                 reused: false,
             }],
             functions: vec![],
+            sent_bytes: Some(6),
+            reused_bytes: Some(7),
         };
         write(&store, &result).expect("written");
-        let built = ImageResult { image_uri: None, tags: vec![], size: 9, ..result.clone() };
+        let built = ImageResult {
+            image_uri: None,
+            tags: vec![],
+            size: 9,
+            sent_bytes: None,
+            reused_bytes: None,
+            ..result.clone()
+        };
         let again = write(&store, &built).expect("written");
         assert_eq!(again, ImageResult { size: 9, ..result });
         let changed = ImageResult { digest: Digest::of(b"4"), ..built };

@@ -156,8 +156,6 @@ impl<'a> From<&'a ImageResult> for Image<'a> {
 struct Pushed<'a> {
     #[serde(flatten)]
     image: &'a ImageResult,
-    sent_bytes: u64,
-    reused_bytes: u64,
     steps: Vec<PushStep>,
 }
 
@@ -173,12 +171,9 @@ pub(super) fn message(event: &Event<'_>) -> Option<String> {
             Message::PushPlanned { package, bin, dry_run: *dry_run, plan }
         }
         Event::LayerPushed { package, bin, layer } => Message::LayerPushed { package, bin, layer },
-        Event::ImagePushed { image, push } => Message::ImagePushed(Pushed {
-            image,
-            sent_bytes: push.sent_bytes,
-            reused_bytes: push.reused_bytes,
-            steps: push.layers.iter().map(|layer| layer.step).collect(),
-        }),
+        Event::ImagePushed { image, push } => {
+            Message::ImagePushed(Pushed { image, steps: push.layers.iter().map(|layer| layer.step).collect() })
+        }
         Event::Found { package, bin, finding } => {
             Message::Finding { package: Some(package), bin: Some(bin), image: bin, finding }
         }

@@ -90,6 +90,8 @@ fn image() -> ImageResult {
             layer("thumbnailer", 20 << 20, 30 << 20, false),
         ],
         functions: vec![],
+        sent_bytes: None,
+        reused_bytes: None,
     }
 }
 

@@ -13,7 +13,7 @@ use crate::support::docker_registry::{DockerRegistry, USER};
 use crate::support::images::{Family, TestImage, noise};
 use crate::support::lambda_base::LambdaBase;
 use crate::support::layout::blobs;
-use crate::support::program::{Outcome, Program, blob};
+use crate::support::program::{Outcome, Program, blob, json as json_of};
 use crate::support::project::{AMD64, Project, files_below, package};
 use crate::support::registry::{Fault, FaultRegistry, Mounts, Ways};
 use crate::support::site::Site;
@@ -61,10 +61,13 @@ fn a_push_prints_where_the_image_is_and_others_find_it_there() {
         let seen = inspect(&format!("{repository}:{tag}"), false);
         assert_eq!(seen["Digest"], built.to_string());
     }
-    let result: Value =
-        serde_json::from_slice(&fs::read(site.store().join("site.json")).expect("a result")).expect("JSON");
+    let result = json_of(&site.store().join("site.json"));
     assert_eq!(result["image_uri"], pushed.stdout.trim_end(), "kept by the build that came after");
     assert_eq!(result["tags"], json!(["v1", "live", own]));
+    assert_eq!((&result["sent_bytes"], &result["reused_bytes"]), (&result["size"], &json!(0)), "of that push, too");
+    succeeded(site.push(&repository, &["notes.txt"]).args(["--tag", "v1"]).run());
+    let result = json_of(&site.store().join("site.json"));
+    assert_eq!((&result["sent_bytes"], &result["reused_bytes"]), (&json!(0), &result["size"]));
 }
 
 #[test]

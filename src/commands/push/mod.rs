@@ -316,6 +316,7 @@ async fn send(
 fn conclude(mut result: ImageResult, push: &PushResult, pushing: &Pushing<'_>) -> Result<ImageResult> {
     result.image_uri = Some(push.image_uri.clone());
     result.tags.clone_from(&push.tags);
+    (result.sent_bytes, result.reused_bytes) = (Some(push.sent_bytes), Some(push.reused_bytes));
     let result = result_file::write(pushing.store, &result)?;
     pushing.session.emit(&Event::ImagePushed { image: &result, push });
     Ok(result)

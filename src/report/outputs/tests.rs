@@ -20,6 +20,8 @@ fn entry(bin: &str, versions: &[Option<&str>], sent_bytes: Option<u64>) -> Entry
         uncompressed_size: 2,
         layers: vec![],
         functions: versions.iter().map(function).collect(),
+        sent_bytes,
+        reused_bytes: sent_bytes.map(|_| 7),
     };
     let push = sent_bytes.map(|sent_bytes| PushResult {
         digest,
