@@ -102,7 +102,7 @@ async fn built(
         found.bases.extend(of_image.bases);
         found.layers.extend(of_image.layers);
         match outcome {
-            Outcome::Pushed(image) => pushed_images.push(image),
+            Outcome::Pushed(image) => pushed_images.push(*image),
             Outcome::Planned(digest) => digests.push(digest),
         }
     }
@@ -118,7 +118,7 @@ async fn built(
 
 /// What became of an image.
 enum Outcome {
-    Pushed(Pushed),
+    Pushed(Box<Pushed>),
     /// Nothing; its digest, if that is known before it is made.
     Planned(Option<Digest>),
 }
@@ -215,7 +215,7 @@ async fn push(
         return Ok((Outcome::Planned(known.map(|image| image.digest())), found));
     };
     let result = conclude(draft.result(&image, &all()?), &push, pushing)?;
-    Ok((Outcome::Pushed(Pushed { result, architecture: image.architecture }), found))
+    Ok((Outcome::Pushed(Box::new(Pushed { result, architecture: image.architecture })), found))
 }
 
 /// A layer, which may still have to be made.
