@@ -3,6 +3,8 @@
 //! Cargo is spoken to only through its command line and its JSON messages. Where a binary lies is what cargo says, never
 //! a guess from triple and profile. Nothing here knows what becomes of a binary.
 
+mod moved;
+
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
@@ -15,6 +17,7 @@ use std::time::Duration;
 use cargo_metadata::{Artifact, Metadata, MetadataCommand, TargetKind};
 use serde::Deserialize;
 
+use self::moved::Destination;
 use crate::event::{Event, Session};
 use crate::problem::{Exit, Problem, Result};
 
@@ -46,6 +49,8 @@ pub struct CompileRequest {
     pub arguments: Vec<OsString>,
     /// The directory to run it in.
     pub directory: PathBuf,
+    /// Cargo's target directory, below which a subcommand may move what it compiled.
+    pub target_directory: PathBuf,
     /// What is expected of it.
     pub expected: Vec<ExpectedBinary>,
     /// Whether what it says on stderr is told as events, instead of going to this process's stderr as it is.
@@ -107,6 +112,8 @@ fn cargo_said(stderr: &str) -> Problem {
 /// does not say where the binary is, and the session's request to stop.
 pub fn build(request: &CompileRequest, session: &Session) -> Result<Vec<PathBuf>> {
     let shown = format!("cargo {}", request.subcommand.join(" "));
+    let destinations: Vec<_> =
+        request.expected.iter().map(|expected| Destination::of(&expected.bin, &request.target_directory)).collect();
     let mut child = Command::new(&request.cargo)
         .args(&request.subcommand)
         .arg("--message-format=json-render-diagnostics")
@@ -119,8 +126,8 @@ pub fn build(request: &CompileRequest, session: &Session) -> Result<Vec<PathBuf>
         .map_err(|error| missing(&request.cargo, error))?;
     let stdout = child.stdout.take().expect("stdout is piped");
     let last_words = child.stderr.take().map(|stderr| pass_on(stderr, session));
-    let mut found = vec![None; request.expected.len()];
-    let outcome = listen(&lines_of(stdout), session, |line| note_artifact(line, &request.expected, &mut found))
+    let mut told = vec![Vec::new(); request.expected.len()];
+    let outcome = listen(&lines_of(stdout), session, |line| note_artifact(line, &request.expected, &mut told))
         .and_then(|()| wait(&mut child, session));
     if outcome.is_err() {
         // The child may be gone already; if not, nobody will read its output any more.
@@ -142,13 +149,24 @@ pub fn build(request: &CompileRequest, session: &Session) -> Result<Vec<PathBuf>
             failed
         }));
     }
-    let paths = found.into_iter().zip(&request.expected).map(|(path, expected)| {
-        path.ok_or_else(|| {
-            Problem::failed(format!("`{shown}` did not say where it put binary `{}`", expected.bin))
-                .help("compile first, then pass the binary's file with `--binary-path FILE`")
-        })
-    });
-    paths.collect()
+    let told = told.into_iter().zip(&request.expected).zip(destinations);
+    told.map(|((told, expected), destination)| place(told, &expected.bin, destination, &shown)).collect()
+}
+
+/// Where the binary is of which cargo told these places.
+fn place(mut told: Vec<PathBuf>, bin: &str, destination: Destination, shown: &str) -> Result<PathBuf> {
+    const COMPILE_FIRST: &str = "compile first, then pass the binary's file with `--binary-path FILE`";
+    let Some(path) = told.pop() else {
+        let message = format!("`{shown}` did not say where it put binary `{bin}`");
+        return Err(Problem::failed(message).help(COMPILE_FIRST));
+    };
+    if !told.is_empty() {
+        return Err(Problem::usage(format!("`{shown}` compiled binary `{bin}` for {} targets", told.len() + 1))
+            .because("`build.target` of Cargo's configuration lists several, and an image is for one")
+            .help("choose one with `--target TRIPLE`, `--x86-64` or `--arm64`"));
+    }
+    let gone = format!("`{shown}` said that binary `{bin}` is `{}`, and there is no such file", path.display());
+    destination.find(path).ok_or_else(|| Problem::failed(gone).help(COMPILE_FIRST))
 }
 
 /// Tells what cargo says on stderr by a thread of its own, whose end is that of what is returned.
@@ -211,16 +229,17 @@ struct Reason {
     reason: String,
 }
 
-fn note_artifact(line: &str, expected: &[ExpectedBinary], found: &mut [Option<PathBuf>]) {
+fn note_artifact(line: &str, expected: &[ExpectedBinary], told: &mut [Vec<PathBuf>]) {
     let Ok(Artifact { package_id, target, executable: Some(executable), .. }) = serde_json::from_str(line) else {
         return;
     };
     if !target.is_kind(TargetKind::Bin) {
         return;
     }
-    for (expected, path) in expected.iter().zip(found) {
-        if expected.package_id == package_id.repr && expected.bin == target.name {
-            *path = Some(executable.clone().into_std_path_buf());
+    let executable = executable.into_std_path_buf();
+    for (expected, paths) in expected.iter().zip(told) {
+        if expected.package_id == package_id.repr && expected.bin == target.name && !paths.contains(&executable) {
+            paths.push(executable.clone());
         }
     }
 }
@@ -253,138 +272,4 @@ fn missing(cargo: &std::path::Path, error: io::Error) -> Problem {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::sync::{Arc, Mutex};
-    use std::time::Instant;
-
-    use tempfile::TempDir;
-
-    use super::*;
-    use crate::event::Reporter;
-
-    /// A stand-in for cargo that runs `script`: a shell, for which the subcommand is the script's file. A script made
-    /// executable could not be run while another test forks with it open for writing.
-    fn fake_cargo(script: &str) -> (TempDir, CompileRequest) {
-        let directory = TempDir::new().expect("a temporary directory");
-        fs::write(directory.path().join("lambda"), script).expect("the script can be written");
-        let binary = |bin: &str| ExpectedBinary { package_id: "id#a".into(), package: "a".into(), bin: bin.into() };
-        let request = CompileRequest {
-            cargo: "/bin/sh".into(),
-            subcommand: vec!["lambda".into(), "build".into()],
-            arguments: vec!["--release".into()],
-            directory: directory.path().into(),
-            expected: vec![binary("one"), binary("two")],
-            is_heard: false,
-        };
-        (directory, request)
-    }
-
-    fn artifact(package: &str, bin: &str, kind: &str, executable: &str) -> String {
-        format!(
-            r#"echo '{{"reason":"compiler-artifact","package_id":"{package}","manifest_path":"/a/Cargo.toml","target":{{"kind":["{kind}"],"crate_types":["bin"],"name":"{bin}","src_path":"/a/src/main.rs","edition":"2024","doc":true,"doctest":false,"test":true}},"profile":{{"opt_level":"3","debuginfo":0,"debug_assertions":false,"overflow_checks":false,"test":false}},"features":[],"filenames":[],"executable":"{executable}","fresh":true}}'"#
-        )
-    }
-
-    #[test]
-    fn binaries_are_found_by_package_name_and_kind_in_the_order_expected() {
-        let script = [
-            artifact("id#a", "two", "bin", "/t/two"),
-            artifact("id#a", "one", "example", "/t/wrong-kind"),
-            artifact("id#b", "one", "bin", "/t/wrong-package"),
-            artifact("id#a", "one", "bin", "/t/one"),
-            artifact("id#a", "three", "bin", "/t/three"),
-        ];
-        let (_directory, request) = fake_cargo(&script.join("\n"));
-        let paths = build(&request, &Session::silent()).expect("the build succeeds");
-        assert_eq!(paths, [PathBuf::from("/t/one"), PathBuf::from("/t/two")]);
-    }
-
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<String>>>);
-
-    impl Reporter for Lines {
-        fn event(&self, event: &Event<'_>) {
-            if let Event::CargoMessage { line } | Event::CargoSaid { line } = event {
-                self.0.lock().expect("not poisoned").push((*line).to_owned());
-            }
-        }
-    }
-
-    #[test]
-    fn only_messages_are_passed_on_as_messages() {
-        let lines = Lines::default();
-        let script = r#"echo "$1 $2 $3 $4"; echo; echo '{"a":1}'; echo '{"reason":"build-finished","success":true}'"#;
-        let (_directory, mut request) = fake_cargo(script);
-        request.expected.clear();
-        assert_eq!(build(&request, &Session::new(Box::new(lines.clone()))).expect("success"), Vec::<PathBuf>::new());
-        assert_eq!(*lines.0.lock().expect("not poisoned"), [r#"{"reason":"build-finished","success":true}"#]);
-    }
-
-    #[test]
-    fn all_that_a_heard_cargo_says_is_told_though_another_process_keeps_its_stderr() {
-        let lines = Lines::default();
-        let (_directory, request) = fake_cargo("sleep 9 >/dev/null & printf 'one\\n\\ntwo\\n' >&2; exit 101");
-        let started = Instant::now();
-        let problem = build(&CompileRequest { is_heard: true, ..request }, &Session::new(Box::new(lines.clone())));
-        assert!(problem.expect_err("it failed").is_told());
-        assert_eq!(*lines.0.lock().expect("not poisoned"), ["one", "", "two"]);
-        assert!(started.elapsed() < Duration::from_secs(9), "the other process is not waited for");
-    }
-
-    #[test]
-    fn the_subcommand_and_its_arguments_reach_cargo() {
-        let (directory, mut request) = fake_cargo(r#"echo "$@" > arguments"#);
-        request.expected.clear();
-        build(&request, &Session::silent()).expect("success");
-        let arguments = fs::read_to_string(directory.path().join("arguments")).expect("cargo ran in the directory");
-        assert_eq!(arguments, "build --message-format=json-render-diagnostics --release\n");
-    }
-
-    #[test]
-    fn a_build_that_fails_has_been_told_by_cargo() {
-        let (_directory, request) = fake_cargo("exit 101");
-        let problem = build(&request, &Session::silent()).expect_err("it failed");
-        assert_eq!((problem.exit(), problem.is_told()), (Exit::Cargo, true));
-    }
-
-    #[test]
-    fn a_command_that_tells_no_executable_is_an_error_with_a_way_on() {
-        let (_directory, request) = fake_cargo(&artifact("id#a", "one", "bin", "/t/one"));
-        let problem = build(&request, &Session::silent()).expect_err("binary two is missing");
-        assert_eq!(problem.message(), "`cargo lambda build` did not say where it put binary `two`");
-        assert!(problem.next_step().is_some_and(|help| help.contains("--binary-path")));
-    }
-
-    #[test]
-    fn a_request_to_stop_ends_a_silent_cargo() {
-        let (_directory, request) = fake_cargo("exec sleep 600");
-        let session = Session::silent();
-        session.stop(Exit::Terminated);
-        assert_eq!(build(&request, &session).expect_err("it was stopped").exit(), Exit::Terminated);
-    }
-
-    #[test]
-    fn an_interrupt_that_only_cargo_saw_counts_as_ours() {
-        let (_directory, request) = fake_cargo("kill -INT $$");
-        assert_eq!(build(&request, &Session::silent()).expect_err("interrupted").exit(), Exit::Interrupted);
-    }
-
-    #[test]
-    fn a_missing_cargo_is_named() {
-        let (_directory, mut request) = fake_cargo("");
-        request.cargo = "/nowhere/cargo".into();
-        let problem = build(&request, &Session::silent()).expect_err("there is none");
-        assert_eq!((problem.message(), problem.exit()), ("could not run `/nowhere/cargo`", Exit::Cargo));
-    }
-
-    #[test]
-    fn cargos_own_error_is_what_is_shown() {
-        let problem = cargo_said("warning: x\nerror: failed to parse manifest at `/a`\n\nCaused by:\n  no targets\n");
-        assert_eq!(problem.message(), "failed to parse manifest at `/a`");
-        assert_eq!(problem.causes(), ["no targets"]);
-        let problem = cargo_said("error: manifest path `a` is a directory\nhelp: a/Cargo.toml exists\n");
-        assert_eq!((problem.causes().len(), problem.next_step()), (0, Some("a/Cargo.toml exists")));
-        assert_eq!(cargo_said("").message(), "`cargo metadata` failed");
-    }
-}
+mod tests;

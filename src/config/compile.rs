@@ -12,13 +12,14 @@ use crate::problem::{Problem, Result};
 
 use super::environment::Environment;
 use super::outputs::in_actions;
-use super::project::{Selected, cargo_path, manifest_arguments};
+use super::project::{Project, Selected, cargo_path, manifest_arguments};
 
 /// The one run of cargo that makes all binaries.
 ///
 /// # Errors
 /// Binaries whose tables ask for different compiling commands.
-pub(super) fn request(args: &BuildArgs, selected: &[Selected], environment: &Environment) -> Result<CompileRequest> {
+pub(super) fn request(args: &BuildArgs, project: &Project, environment: &Environment) -> Result<CompileRequest> {
+    let Project { selected, target_directory, .. } = project;
     let expected: Vec<ExpectedBinary> = selected
         .iter()
         .filter_map(|selected| {
@@ -31,6 +32,7 @@ pub(super) fn request(args: &BuildArgs, selected: &[Selected], environment: &Env
         subcommand: subcommand(args, selected)?,
         arguments: arguments(args, &expected),
         directory: environment.directory.clone(),
+        target_directory: target_directory.clone(),
         expected,
         // Nobody else's lines may be commands to the runner, and errors are not to be folded away.
         is_heard: in_actions(environment),
@@ -149,8 +151,9 @@ mod tests {
 
     #[test]
     fn one_run_of_cargo_makes_all_binaries_in_release() {
-        let selected = [selected("a", "x", None), selected("a", "y", None), selected("b", "z", None)];
-        let request = request(&typed(&[]), &selected, &environment(&[])).expect("nothing contradicts");
+        let selected = vec![selected("a", "x", None), selected("a", "y", None), selected("b", "z", None)];
+        let project = Project { root: "/p".into(), target_directory: "/t".into(), selected, complete: true };
+        let request = request(&typed(&[]), &project, &environment(&[])).expect("nothing contradicts");
         assert_eq!(request.subcommand, ["build"]);
         assert_eq!(request.cargo, PathBuf::from("cargo"));
         let expected = "--package a --package b --bin x --bin y --bin z --release";

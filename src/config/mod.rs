@@ -189,7 +189,7 @@ fn merged_request(args: &BuildArgs, environment: &Environment, session: &Session
 fn settle(project: project::Project, args: &BuildArgs, environment: &Environment) -> Result<BuildRequest> {
     let source_date_epoch = source_date_epoch(environment)?;
     let compiles = project.selected.iter().any(|selected| selected.source == BinarySource::Cargo);
-    let compile = if compiles { Some(compile::request(args, &project.selected, environment)?) } else { None };
+    let compile = if compiles { Some(compile::request(args, &project, environment)?) } else { None };
     let store = project.target_directory.join("lambda-image");
     let lock = lock_request(&project, args);
     Ok(BuildRequest {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::images::{Family, TestImage, gzip, tar};
 use crate::support::program::{Outcome, Program, blob, json as document};
 use crate::support::project::{AMD64, ARM64, Project, files_below, image, members, package, write_images};
-use crate::support::tools::{succeed, tool};
+use crate::support::tools::{cargo_lambda, succeed, tool};
 
 const TASK: &str = "/var/task/bootstrap";
 
@@ -231,6 +231,35 @@ fn cargo_compiles_and_its_messages_are_passed_on() {
     let last: Value = serde_json::from_str(outcome.stdout.lines().last().expect("a line")).expect("JSON");
     assert_eq!(last, json!({"reason": "finished", "success": false}));
     assert_eq!(project.layout_files(), before);
+}
+
+#[test]
+fn what_cargo_lambda_compiles_is_packed_from_where_it_moves_it() {
+    let project = Project::new(&[
+        ("Cargo.toml", &package("app", "[workspace]\n")),
+        ("src/main.rs", "fn main() { println!(\"one\"); }"),
+        ("Cargo.lock", "version = 4\n[[package]]\nname = \"app\"\nversion = \"1.2.3\"\n"),
+    ]);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths([cargo_lambda()].into_iter().chain(std::env::split_paths(&path))).expect("a PATH");
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let build = || {
+        let build = project.build().args(["--cargo-build", "lambda build", "--dev", "--offline", "--target", &target]);
+        let build = build.args(["--config", &format!("target.{target}.rustflags = ['-Ctarget-feature=+crt-static']")]);
+        // Its own way to compile is by zig, which is not there.
+        build.args(["--base", "scratch"]).env("PATH", &path).env("CARGO_LAMBDA_COMPILER", "cargo").succeed()
+    };
+    let binary = || fs::read(project.path("target/lambda/app/bootstrap")).expect("where cargo-lambda puts it");
+    let (first, one) = (build(), binary());
+    assert!(!project.path(&format!("target/{target}/debug/app")).exists(), "it is not where cargo said");
+    assert_eq!(build(), first, "nothing changed");
+
+    project.write("src/main.rs", "fn main() { println!(\"other\"); }");
+    assert_ne!(build(), first);
+    assert_ne!(binary(), one);
+    let layer = project.result("app")["layers"][0].clone();
+    let size = fs::metadata(project.path("target/lambda/app/bootstrap")).expect("the binary").len();
+    assert!(layer["uncompressed_size"].as_u64().is_some_and(|tar| tar > size), "{layer}");
 }
 
 #[test]

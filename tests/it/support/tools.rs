@@ -21,6 +21,14 @@ pub fn tool(name: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("`{name}` is not installed: `tests/run` installs it and all else the tests need"))
 }
 
+/// The directory of cargo-lambda, for the PATH of a cargo that is to know it.
+pub fn cargo_lambda() -> PathBuf {
+    let directory = target_directory().join("tools");
+    let path = directory.join("cargo-lambda");
+    assert!(path.is_file(), "there is no `{}`: `tests/run` brings it and all else the tests need", path.display());
+    directory
+}
+
 /// The Lambda Runtime Interface Emulator for an architecture, by its name in Lambda's API.
 pub fn lambda_emulator(architecture: &str) -> PathBuf {
     let path = target_directory().join("tools").join(format!("aws-lambda-rie-{architecture}"));
