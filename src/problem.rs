@@ -80,6 +80,14 @@ impl Problem {
         self
     }
 
+    /// Adds a next step where nothing along the chain of causes has one. A request to stop needs none, and cargo's own
+    /// errors are cargo's to explain.
+    #[must_use]
+    pub fn or_help(self, help: impl Into<String>) -> Self {
+        let is_ours = matches!(self.exit, Exit::Failed | Exit::Usage | Exit::Refused);
+        if is_ours && self.next_step().is_none() { self.help(help) } else { self }
+    }
+
     /// Adds what caused this.
     #[must_use]
     pub fn because(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
@@ -224,6 +232,14 @@ mod tests {
         assert_eq!(outer.next_step(), Some("create it"));
         assert_eq!(outer.file(), Some(Path::new("Cargo.toml")));
         assert_eq!(outer.causes(), ["no such asset `a`"]);
+    }
+
+    #[test]
+    fn a_next_step_that_is_there_is_kept_and_a_request_to_stop_gets_none() {
+        let helped = |problem: Problem| problem.or_help("other").next_step().map(str::to_owned);
+        assert_eq!(helped(Problem::failed("a")).as_deref(), Some("other"));
+        assert_eq!(helped(Problem::failed("a").help("own").context("b")).as_deref(), Some("own"));
+        assert_eq!(helped(Problem::new(Exit::Interrupted, "interrupted")), None);
     }
 
     #[test]

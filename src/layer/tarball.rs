@@ -160,7 +160,7 @@ fn pax_record(key: &str, value: &[u8]) -> Vec<u8> {
 /// Writes a file's bytes and padding, and makes sure that it was one and the same file all the while.
 fn write_content(source: &Source, sink: &mut impl TarSink) -> Result<()> {
     let path = source.path.display();
-    let mut file = open(source).or_failed(|| format!("could not open `{path}`"))?;
+    let mut file = open(source).map_err(|error| unopened(source, error))?;
     let stat = |file: &File| -> Result<Stat> {
         file.metadata().map(|metadata| Stat::of(&metadata)).or_failed(|| format!("could not stat `{path}`"))
     };
@@ -204,6 +204,21 @@ fn changed(source: &Source, found: Stat, when: &str) -> Problem {
         "changed".to_owned()
     };
     Problem::failed(format!("`{}` {what} {when}", source.path.display())).help(RETRY)
+}
+
+/// What became of a file that cannot be opened any more.
+fn unopened(source: &Source, error: io::Error) -> Problem {
+    let path = source.path.display();
+    let what = match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ENOTDIR) => "vanished",
+        // A symlink where there was none is not followed; a socket cannot be opened.
+        Some(libc::ELOOP | libc::ENXIO) => "was replaced",
+        _ => {
+            let failed = Err::<(), _>(error).or_failed(|| format!("could not open `{path}`"));
+            return failed.expect_err("an error stays one");
+        }
+    };
+    Problem::failed(format!("`{path}` {what} since it was listed")).because(error).help(RETRY)
 }
 
 /// Opens a source as it is going to be read.

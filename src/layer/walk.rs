@@ -246,7 +246,7 @@ impl<'a> Walk<'a> {
         let content = if kind.is_dir() {
             Content::Directory { mode: 0o755 }
         } else if kind.is_symlink() {
-            Content::Symlink(self.link(path)?)
+            Content::Symlink(self.link(path, &place)?)
         } else if kind.is_file() {
             Self::readable(path, metadata)?;
             self.secrets.check(path, &self.named(path), &place)?;
@@ -268,8 +268,8 @@ impl<'a> Walk<'a> {
         Ok(Entry { path: place, content })
     }
 
-    /// A link's target, if it stays inside the asset.
-    fn link(&self, path: &Path) -> Result<PathBuf> {
+    /// A link's target, if it stays inside the asset, here and where the asset goes in the image.
+    fn link(&self, path: &Path, place: &Path) -> Result<PathBuf> {
         let target = fs::read_link(path).or_failed(|| format!("could not read the symlink `{}`", path.display()))?;
         let leaves = || {
             Problem::usage(format!(
@@ -280,7 +280,8 @@ impl<'a> Walk<'a> {
             .help("set `follow-symlinks = true` in the asset's table to pack what links point to, or exclude it")
         };
         let parent = path.parent().unwrap_or(&self.root);
-        if target.is_absolute() || !normalize(&parent.join(&target)).starts_with(&self.root) {
+        let leads_to = normalize(&parent.join(&target));
+        if target.is_absolute() || !leads_to.starts_with(&self.root) {
             return Err(leaves());
         }
         // Parts of the target may be links themselves; a target that is not there cannot lead anywhere else.
@@ -288,6 +289,19 @@ impl<'a> Walk<'a> {
             && !real.starts_with(real_root)
         {
             return Err(leaves());
+        }
+        // The way up and back down by the asset's own name is another way where the asset has another name.
+        let place = Path::new("/").join(place);
+        let destination = place.ancestors().nth(self.below(path).components().count()).unwrap_or(Path::new("/"));
+        let lands_at = normalize(&place.parent().unwrap_or(destination).join(&target));
+        if lands_at.strip_prefix(destination) != Ok(self.below(&leads_to)) {
+            return Err(Problem::usage(format!(
+                "symlink `{}` leaves the asset: `{}` is `{}` in the image",
+                path.display(),
+                target.display(),
+                lands_at.display()
+            ))
+            .help("let it point there from within the asset, exclude it, or set `follow-symlinks = true`"));
         }
         Ok(target)
     }
@@ -305,7 +319,7 @@ impl<'a> Walk<'a> {
     fn metadata(&self, path: &Path) -> Result<Metadata> {
         let follow = self.asset.follow_symlinks;
         let metadata = if follow { fs::metadata(path) } else { fs::symlink_metadata(path) };
-        metadata.or_failed(|| stat(path))
+        metadata.or_failed(|| stat(path)).map_err(|problem| problem.or_help(RETRY))
     }
 
     /// Refuses a file that could not be read later, when the layers before it are made already. Nothing is opened: a
@@ -338,8 +352,12 @@ impl<'a> Walk<'a> {
         Err::<(), _>(io::Error::from(error))
             .or_failed(|| format!("could not list `{path}`"))
             .expect_err("an error stays one")
+            .or_help(RETRY)
     }
 }
+
+/// The way on from what is there when it is listed, and gone a moment later.
+const RETRY: &str = "build again once nothing changes the files any more";
 
 fn stat(path: &Path) -> String {
     format!("could not stat `{}`", path.display())

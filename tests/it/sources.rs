@@ -103,7 +103,7 @@ fn a_file_that_changed_since_it_was_listed_is_an_error_that_names_it() {
             &|path: &Path| fs::write(path, b"0").expect("shrunk"),
             "shrank from 10 to 1 bytes since it was listed",
         ),
-        ("gone", &|path: &Path| fs::remove_file(path).expect("removed"), "could not open"),
+        ("gone", &|path: &Path| fs::remove_file(path).expect("removed"), "vanished since it was listed"),
         ("rewritten", &rewrite, "changed since it was listed"),
         (
             "a symlink now",
@@ -111,7 +111,7 @@ fn a_file_that_changed_since_it_was_listed_is_an_error_that_names_it() {
                 fs::rename(path, path.with_extension("old")).expect("moved");
                 symlink(path.with_extension("old"), path).expect("linked");
             },
-            "could not open",
+            "was replaced since it was listed",
         ),
     ];
     for (name, change, expected) in changes {
@@ -124,6 +124,7 @@ fn a_file_that_changed_since_it_was_listed_is_an_error_that_names_it() {
         let problem = tarball::write(&[entry], sink).expect_err("a changed file must not be packed");
         let message = problem.message();
         assert!(message.contains(path.to_str().expect("UTF-8")) && message.contains(expected), "{name}: {message}");
+        assert!(problem.next_step().is_some(), "{name}: {message}");
     }
 }
 

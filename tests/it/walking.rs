@@ -143,6 +143,18 @@ fn links_are_kept_within_the_asset_and_followed_on_demand() {
     assert_eq!(packed(&follow("hub/refs/main")), ["var/task/hub/refs/main/", "var/task/hub/refs/main/config.json"]);
     assert_eq!(packed(&follow("hub/refs/*")), ["var/task/hub/refs/main/", "var/task/hub/refs/main/config.json"]);
     assert_eq!(packed(&asset(directory.path(), "bin")).len(), 6, "dangling and circular links are links like others");
+
+    // By its own name an asset is reached only where it keeps that name.
+    make(directory.path(), &["named/f", "named/a/x -> ../../named/f"]);
+    let to = |to: &str| Asset { to: Some(to.to_owned()), ..asset(directory.path(), "named") };
+    for (place, link) in [("named", "var/task/named/a/x"), ("/opt/named/", "opt/named/a/x")] {
+        assert!(packed(&to(place)).contains(&format!("{link} -> ../../named/f")), "{place}");
+    }
+    for (place, lands_at) in [("other", "/var/task/named/f"), (".", "/var/named/f"), ("/", "/named/f")] {
+        let problem = walk(&to(place)).expect_err("the link would lead elsewhere");
+        assert!(problem.message().ends_with(&format!("`../../named/f` is `{lands_at}` in the image")), "{problem}");
+        assert_eq!((problem.exit(), problem.next_step().is_some()), (Exit::Usage, true));
+    }
 }
 
 #[test]
