@@ -31,6 +31,9 @@ struct Saved {
     layers: Option<Vec<String>>,
 }
 
+/// The way on where it is not clear which image is meant.
+const NAME_ONE: &str = "name one of them behind the file: `docker-archive:FILE:NAME`";
+
 /// Finds the image that `local` names in a saved archive.
 pub(super) fn resolve(
     files: Files,
@@ -65,14 +68,16 @@ pub(super) fn documents(files: &Files, local: &LocalReference, what: &str) -> Re
             .help("a tar of an OCI layout is written `oci-archive:FILE`")
     })?;
     let images: Vec<Saved> = serde_json::from_slice(&manifest)
-        .map_err(|error| Problem::failed(format!("`manifest.json` of {what} is malformed")).because(error))?;
+        .map_err(|error| Problem::failed(format!("`manifest.json` of {what} is malformed")).because(error))
+        .map_err(|problem| problem.help(document::REMAKE))?;
     let image = pick(&images, local, what)?;
     let config_bytes = files.small(&image.config, MAX_CONFIG)?;
     if let Some(expected) = named_digest(&image.config)
         && expected != Digest::of(&config_bytes)
     {
         let found = Digest::of(&config_bytes);
-        return Err(Problem::failed(format!("the config of {what} is damaged: expected {expected}, found {found}")));
+        let message = format!("the config of {what} is damaged: expected {expected}, found {found}");
+        return Err(Problem::failed(message).help(document::REMAKE));
     }
     Ok((config_bytes, image.layers.clone().unwrap_or_default()))
 }
@@ -91,13 +96,13 @@ fn pick<'a>(images: &'a [Saved], local: &LocalReference, what: &str) -> Result<&
             images
                 .iter()
                 .find(|image| image.repo_tags.iter().flatten().any(is_meant))
-                .ok_or_else(|| Problem::usage(format!("{what} is not in the archive: {there}")))
+                .ok_or_else(|| Problem::usage(format!("{what} is not in the archive: {there}")).help(NAME_ONE))
         }
         None => match images {
             [one] => Ok(one),
-            [] => Err(Problem::usage(format!("{what} is an empty archive"))),
-            _ => Err(Problem::usage(format!("{what} is not one image: {there}"))
-                .help(format!("name one of them: `docker-archive:{}:NAME`", local.path.display()))),
+            [] => Err(Problem::usage(format!("{what} is an empty archive"))
+                .help("`docker save --output FILE NAME` puts an image into one")),
+            _ => Err(Problem::usage(format!("{what} is not one image: {there}")).help(NAME_ONE)),
         },
     }
 }

@@ -104,7 +104,7 @@ impl Platform {
 /// # Errors
 /// When it is neither, could be both, or is of a form this program does not read.
 pub(super) fn parse(bytes: &[u8], content_type: &str, what: &str) -> Result<Document> {
-    let refuse = |why: &str| Problem::failed(format!("{what} cannot be used: {why}"));
+    let refuse = |why: &str| Problem::failed(format!("{what} cannot be used: {why}")).help(REMAKE);
     let raw: Raw =
         serde_json::from_slice(bytes).map_err(|error| refuse("it is not the JSON of a manifest").because(error))?;
     let own = raw.media_type.as_deref().unwrap_or_default();
@@ -137,7 +137,9 @@ pub(super) fn parse(bytes: &[u8], content_type: &str, what: &str) -> Result<Docu
             let config = config.descriptor();
             if !matches!(config.media_type.as_str(), media_type::OCI_CONFIG | media_type::DOCKER_CONFIG) {
                 let why = format!("its config is of type `{}`: it is no container image", config.media_type);
-                return Err(refuse(&why));
+                return Err(
+                    refuse(&why).help("name the image itself: charts, signatures and the like lie beside images")
+                );
             }
             Ok(Document::Manifest(Manifest { config, layers }))
         }
@@ -197,7 +199,7 @@ pub(super) fn json_config(bytes: &[u8], what: &str) -> Result<Value> {
         return Err(Problem::failed(message).help("no real image has so many; take another base"));
     }
     let config = serde_json::from_slice(bytes).ok().filter(Value::is_object);
-    config.ok_or_else(|| Problem::failed(format!("the config of {what} is not a JSON object")))
+    config.ok_or_else(|| Problem::failed(format!("the config of {what} is not a JSON object")).help(REMAKE))
 }
 
 /// A bound of how many values some JSON has, found without reading them into memory.
@@ -218,6 +220,22 @@ fn values_at_most(json: &[u8]) -> usize {
 /// The way on from an image that contradicts itself.
 pub(super) const REMAKE: &str =
     "the tool that made it wrote it wrong, or somebody changed it since: make or fetch it again";
+
+/// The way on from a document that is longer than any real one.
+pub(super) const TOO_LONG: &str = "no real image has one so long; take another base";
+
+/// The refusal of indexes without end.
+pub(super) fn too_deep(what: &str) -> Problem {
+    Problem::failed(format!("{what} is an index of indexes of indexes"))
+        .help("name the image for the platform by its digest, or take another")
+}
+
+/// The way on from a layer that its registry does not have.
+const ELSEWHERE: &str = "take a base whose layers all lie in its own registry";
+
+/// The way on from layers that are not gzip.
+const CONVERT: &str = "take a base with gzip layers, or convert it: \
+                       `skopeo copy --dest-compress-format gzip --dest-force-compress-format`";
 
 /// The diff-ids a config lists.
 ///
@@ -250,19 +268,19 @@ pub(super) fn layers(manifest: &Manifest, config: &Value, what: &str) -> Result<
 
 fn layer(entry: &Entry, diff_id: DiffId, what: &str) -> Result<BaseLayer> {
     let media_type = entry.media_type.as_str();
-    let refuse = |why: &str| Problem::failed(format!("layer {} of {what} {why}", entry.digest));
+    let refuse = |why: &str| Problem::failed(format!("layer {} of {what} {why}", entry.digest)).help(REMAKE);
     let compression = match media_type {
         media_type::OCI_LAYER_GZIP | media_type::DOCKER_LAYER_GZIP => Compression::Gzip,
         media_type::OCI_LAYER_TAR | media_type::DOCKER_LAYER_TAR => Compression::None,
         _ if media_type.contains("zstd") => return Err(zstd(&refuse("is compressed with zstd").to_string())),
         _ if media_type.contains("nondistributable") || media_type.contains("foreign") => {
-            return Err(refuse("may not be distributed and lies elsewhere"));
+            return Err(refuse("may not be distributed and lies elsewhere").help(ELSEWHERE));
         }
-        _ => return Err(refuse(&format!("is of the unknown type `{media_type}`"))),
+        _ => return Err(refuse(&format!("is of the unknown type `{media_type}`")).help(CONVERT)),
     };
     // What `urls` point to is somebody else's server: the class of CVE-2020-15157.
     if entry.urls.as_ref().is_some_and(|urls| !urls.is_empty()) {
-        return Err(refuse("lies elsewhere, at the `urls` of its descriptor"));
+        return Err(refuse("lies elsewhere, at the `urls` of its descriptor").help(ELSEWHERE));
     }
     if compression == Compression::None && entry.digest != diff_id.0 {
         return Err(refuse(&format!("is uncompressed, and the config calls it {diff_id}")));
@@ -272,8 +290,7 @@ fn layer(entry: &Entry, diff_id: DiffId, what: &str) -> Result<BaseLayer> {
 
 /// The refusal of zstd, which Lambda does not read.
 pub(super) fn zstd(message: &str) -> Problem {
-    Problem::refused(format!("{message}, which Lambda does not take"))
-        .help("take a base with gzip layers, or convert it: `skopeo copy --dest-compress-format gzip --dest-force-compress-format`")
+    Problem::refused(format!("{message}, which Lambda does not take")).help(CONVERT)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::flow::{Counted, Feed, Step};
-use super::{Base, BaseLayer, Compression, Holder, Source};
+use super::{Base, BaseLayer, Compression, Holder, Source, document};
 use crate::event::{Session, Task, TaskKind, TaskOutcome};
 use crate::layer::facts::{Allowance, LayerFacts};
 use crate::layer::gunzip::Members;
@@ -231,7 +231,8 @@ impl Fetch {
             })?;
             let (mut handle, digest, _) = writer.finish();
             if digest != layer.diff_id.0 {
-                return Err(Problem::failed(format!("its tar is {digest} and should be {}", layer.diff_id)));
+                let message = format!("its tar is {digest} and should be {}", layer.diff_id);
+                return Err(Problem::failed(message).help(document::REMAKE));
             }
             handle.rewind().or_failed(failed)?;
             Ok((file, handle))
@@ -307,7 +308,8 @@ impl Fetch {
     /// Reads the tar inside a gzip layer to its end, compares it with the config, and records its facts.
     fn scan(&self, layer: &BaseLayer, gzip: impl Read) -> Result<u64> {
         let mut tar = Capped { inner: Members::new(BufReader::with_capacity(128 * 1024, gzip)), left: MAX_UNPACKED };
-        let (diff_id, mut facts) = facts::scan(&mut tar, &self.allowance, &self.session)?;
+        let scanned = facts::scan(&mut tar, &self.allowance, &self.session);
+        let (diff_id, mut facts) = scanned.map_err(|problem| problem.or_help(document::REMAKE))?;
         facts.gzip = Some((layer.descriptor.digest, tar.inner.facts()));
         if diff_id != layer.diff_id {
             return Err(Problem::failed(format!("its tar is {diff_id}, and the config says {}", layer.diff_id))

@@ -7,6 +7,7 @@ use std::io::{self, Read, Write as _};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::document;
 use crate::event::{Session, Task};
 use crate::oci::{Descriptor, HashingWriter};
 use crate::problem::{IoContext as _, Problem, Result};
@@ -47,7 +48,8 @@ impl Feed {
                     }
                     left = left
                         .checked_sub(count as u64)
-                        .ok_or_else(|| Problem::failed(format!("it is longer than the {size} bytes it should have")))?;
+                        .ok_or_else(|| Problem::failed(format!("it is longer than the {size} bytes it should have")))
+                        .map_err(|problem| problem.help(document::REMAKE))?;
                     step(Step::Bytes(&buffer[..count]))?;
                 }
             }

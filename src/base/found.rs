@@ -157,7 +157,8 @@ fn step(document: Document, architecture: Option<Architecture>, what: &str) -> R
         }
         Raw { config: Some(config), layers: Some(layers), media_type, .. } => {
             if layers.len() > MOST_LAYERS {
-                return Err(Problem::refused(format!("{what} has more than {MOST_LAYERS} layers")));
+                return Err(Problem::refused(format!("{what} has more than {MOST_LAYERS} layers"))
+                    .help("Lambda takes a manifest of some hundred; build it anew with fewer"));
             }
             let config = config.descriptor();
             let config_media_type = config.media_type.clone();
@@ -251,7 +252,11 @@ fn in_layout(files: Files, local: &LocalReference, architecture: Option<Architec
 
 fn too_deep(what: &str) -> Problem {
     Problem::refused(format!("{what} is an index of indexes of indexes"))
+        .help("name the image for the platform by its digest, or take another")
 }
+
+/// The way on where it is not clear which image of a layout is meant.
+const NAME_ONE: &str = "name one of them behind the path, as in `oci:DIR:NAME`";
 
 /// The entry of a layout's index that is meant: by name, the only one, or one of several platforms.
 fn pick<'a>(
@@ -268,14 +273,18 @@ fn pick<'a>(
     match &local.name {
         Some(wanted) => {
             let named = entries.iter().find(|entry| entry.annotation(REF_NAME) == Some(wanted));
-            named.ok_or_else(|| Problem::usage(format!("{what} is not in the layout: {}", there())))
+            named.ok_or_else(|| {
+                Problem::usage(format!("{what} is not in the layout: {}", there())).help(match names.is_empty() {
+                    true => local::UNNAMED,
+                    false => NAME_ONE,
+                })
+            })
         }
         None => match entries {
-            [] => Err(Problem::usage(format!("{what} is an empty layout"))),
+            [] => Err(Problem::usage(format!("{what} is an empty layout")).help(local::FILL)),
             [one] => Ok(one),
             _ if names.is_empty() => choose(entries, architecture, what),
-            _ => Err(Problem::usage(format!("{what} is not one image: {}", there()))
-                .help(format!("name one of them: `oci:{}:NAME`", local.path.display()))),
+            _ => Err(Problem::usage(format!("{what} is not one image: {}", there())).help(NAME_ONE)),
         },
     }
 }

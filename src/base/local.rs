@@ -107,7 +107,7 @@ fn layout(files: Files, local: &LocalReference, architecture: Architecture, what
             }
         }
     }
-    Err(Problem::failed(format!("{what} is an index of indexes of indexes")))
+    Err(document::too_deep(what))
 }
 
 /// The entry of a layout's index that is meant: by name, the only one, or the only one for the platform.
@@ -118,26 +118,30 @@ fn pick<'a>(entries: &'a [Entry], local: &LocalReference, architecture: Architec
     } else {
         format!("there are `{}`", names.join("`, `"))
     };
-    let example = names.first().map(|name| format!("name one of them: `oci:{}:{name}`", local.path.display()));
-    let or_help = |problem: Problem| match &example {
-        Some(example) => problem.help(example),
-        None => problem,
-    };
+    let example = names.first().map(|name| format!("name one of them behind the path, as in `:{name}`"));
+    let or_help = |problem: Problem| problem.help(example.as_deref().unwrap_or(UNNAMED));
     if let Some(wanted) = &local.name {
         let named: Vec<_> = entries.iter().filter(|entry| entry.name() == Some(wanted)).collect();
         return match named[..] {
             [one] => Ok(one),
             [] => Err(or_help(Problem::usage(format!("{what} is not in the layout: {there}")))),
-            _ => Err(Problem::usage(format!("the layout has several images of the name `{wanted}`"))),
+            _ => Err(Problem::usage(format!("{what} is not one image: the layout has several of the name `{wanted}`"))
+                .help("copy the one that is meant to a layout of its own: `skopeo copy SOURCE oci:DIR`")),
         };
     }
     match entries {
         [one] => Ok(one),
-        [] => Err(Problem::usage(format!("{what} is an empty layout"))),
+        [] => Err(Problem::usage(format!("{what} is an empty layout")).help(FILL)),
         _ if names.is_empty() => document::choose(entries, architecture, what),
         _ => Err(or_help(Problem::usage(format!("{what} is not one image: {there}")))),
     }
 }
+
+/// The way on where images of a layout have no names to choose by.
+pub(super) const UNNAMED: &str = "leave out the name: the image for the platform is taken";
+
+/// The way on from a layout without images.
+pub(super) const FILL: &str = "`skopeo copy SOURCE oci:DIR:NAME` puts an image into it";
 
 /// The name of a blob in a layout.
 pub(super) fn blob_name(digest: &Digest) -> String {
@@ -214,12 +218,17 @@ impl Files {
         match &self.kind {
             Kind::Directory => {
                 let path = self.path.join(name);
-                let file = open_plain(&path).or_failed(|| format!("could not open `{}`", path.display()))?;
+                let file = open_plain(&path)
+                    .or_failed(|| format!("could not open `{}`", path.display()))
+                    .map_err(|problem| problem.or_help(document::REMAKE))?;
                 let size = file.metadata().or_failed(|| format!("could not read `{}`", path.display()))?.len();
                 Ok((Box::new(file), size))
             }
             Kind::Tar { file, members } => {
-                let missing = || Problem::failed(format!("`{}` has no member `{name}`", self.path.display()));
+                let missing = || {
+                    let message = format!("`{}` has no member `{name}`", self.path.display());
+                    Problem::failed(message).help(document::REMAKE)
+                };
                 let (offset, size) = find(members, name).ok_or_else(missing)?;
                 Ok((Box::new(Section { file: file.clone(), offset, left: size }), size))
             }
@@ -231,7 +240,8 @@ impl Files {
         let (reader, size) = self.open(name)?;
         let path = self.path.display();
         if size > cap {
-            return Err(Problem::failed(format!("`{name}` of `{path}` has {size} bytes, at most {cap} are read")));
+            let message = format!("`{name}` of `{path}` has {size} bytes, at most {cap} are read");
+            return Err(Problem::failed(message).help(document::TOO_LONG));
         }
         let mut bytes = Vec::new();
         reader.take(cap).read_to_end(&mut bytes).or_failed(|| format!("could not read `{name}` of `{path}`"))?;

@@ -9,7 +9,7 @@ use crate::oci::{self, Digest, Reference};
 use crate::problem::{Problem, Result};
 
 /// The forms a reference may take, for messages.
-const FORMS: &str = "write `registry/name:tag`, `registry/name@sha256:...`, `oci:DIR[:ref]`, `oci-archive:FILE[:ref]`, \
+pub const FORMS: &str = "write `registry/name:tag`, `registry/name@sha256:...`, `oci:DIR[:ref]`, `oci-archive:FILE[:ref]`, \
                      `docker-archive:FILE[:name]` or `scratch`";
 
 /// Which base image is meant.
@@ -42,8 +42,15 @@ impl BaseReference {
     /// # Errors
     /// A usage problem that says what is wrong with it.
     pub fn parse(text: &str, directory: &Path) -> Result<Self> {
-        let malformed =
-            |why: &str| Problem::usage(format!("`{}` is not a base image: {why}", text.escape_debug())).help(FORMS);
+        Self::read(text, directory)
+            .map_err(|why| Problem::usage(format!("`{}` is not a base image: {why}", text.escape_debug())).help(FORMS))
+    }
+
+    /// As [`BaseReference::parse`], for whoever names what is wrong with it.
+    ///
+    /// # Errors
+    /// A fragment that says what is wrong.
+    pub fn read(text: &str, directory: &Path) -> Result<Self, String> {
         if text == "scratch" {
             return Ok(Self::Scratch);
         }
@@ -54,7 +61,7 @@ impl BaseReference {
                     None => (rest, None),
                 };
                 if path.is_empty() {
-                    return Err(malformed(&format!("no path follows `{transport}:`")));
+                    return Err(format!("no path follows `{transport}:`"));
                 }
                 let name = name.filter(|name| !name.is_empty()).map(str::to_owned);
                 Ok(LocalReference { path: directory.join(path), name })
@@ -64,14 +71,14 @@ impl BaseReference {
                 "oci-archive" => return Ok(Self::OciArchive(local()?)),
                 "docker-archive" => return Ok(Self::DockerArchive(local()?)),
                 "docker" | "http" | "https" if rest.starts_with("//") => {
-                    return Err(malformed("a registry's image is written without a scheme"));
+                    return Err("a registry's image is written without a scheme".to_owned());
                 }
                 _ => {}
             }
         }
-        let reference = oci::reference(text).map_err(|error| malformed(&explain(text, &error)))?;
+        let reference = oci::reference(text).map_err(|error| explain(text, &error))?;
         if let Some(digest) = reference.digest() {
-            digest.parse::<Digest>().map_err(|error| malformed(&error.to_string()))?;
+            digest.parse::<Digest>().map_err(|error| error.to_string())?;
         }
         Ok(Self::Registry(reference))
     }

@@ -84,7 +84,7 @@ impl Remote<'_> {
                 }
             }
         }
-        Err(Problem::failed(format!("{what} is an index of indexes of indexes")))
+        Err(document::too_deep(what))
     }
 
     /// The digest of what the reference itself names, and the document if it had to be read to know.
@@ -167,7 +167,8 @@ impl Remote<'_> {
 
     fn keep(&self, digest: &Digest, content_type: &str, bytes: &[u8]) -> Result<Kept> {
         let text = String::from_utf8(bytes.to_vec())
-            .map_err(|_| Problem::failed(format!("{digest} of base image `{}` is not UTF-8", self.reference)))?;
+            .map_err(|_| Problem::failed(format!("{digest} of base image `{}` is not UTF-8", self.reference)))
+            .map_err(|problem| problem.help(document::REMAKE))?;
         let kept = Kept { content_type: content_type.to_owned(), text };
         self.store.records().put(Kind::Base, &digest.to_string(), &kept)?;
         Ok(kept)

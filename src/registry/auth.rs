@@ -318,7 +318,8 @@ impl TokenRequest<'_> {
             return Err(refused(self.origin, &method, &url, status, &headers, &body.unwrap_or_default()));
         }
         parse(&body?, Instant::now())
-            .map_err(|problem| Error::content(problem.context(format!("no token from {shown}"))))
+            .map_err(|problem| problem.context(format!("no token from {shown}")))
+            .map_err(|problem| Error::content(problem.help("ask who runs the registry, or the proxy before it")))
     }
 
     fn request(&self, credentials: Option<&Credentials>) -> Result<(reqwest::Request, Url), Error> {

@@ -213,11 +213,8 @@ pub(super) fn refused(
         .and_then(|value| value.to_str().ok()?.trim().parse().ok())
         .map(|seconds| Duration::from_secs(seconds).min(MAX_RETRY_AFTER));
     let message = format!("`{}` answered {status} to {method} {}", url.host_str().unwrap_or_default(), redacted(url));
-    let mut problem = Problem::failed(message);
     let words = words.join("; ");
-    if let Some(help) = help(origin, status, &codes, &words) {
-        problem = problem.help(help);
-    }
+    let mut problem = Problem::failed(message).help(help(origin, status, &codes, &words));
     let is_expired_login = is_expired_login(status, &words);
     if !words.is_empty() {
         problem = problem.because(printable(&words));
@@ -235,22 +232,23 @@ fn is_expired_login(status: StatusCode, words: &str) -> bool {
     }
 }
 
-fn help(origin: &Origin, status: StatusCode, codes: &[String], words: &str) -> Option<String> {
+fn help(origin: &Origin, status: StatusCode, codes: &[String], words: &str) -> String {
     if codes.iter().any(|code| code == "NAME_UNKNOWN") {
-        return Some("check the repository's name; one in ECR is created with `--create-repository`".to_owned());
+        return "check the repository's name; one in ECR is created with `--create-repository`".to_owned();
     }
     if let Some(help) = permission(words) {
-        return Some(help);
+        return help;
     }
-    Some(match status.as_u16() {
+    match status.as_u16() {
         401 => format!("log in with `docker login {origin}` or `podman login {origin}`, and check the image's name"),
         403 => format!("the account logged in at `{origin}` may not do this; an expired login looks the same"),
         404 => "check the name and the tag".to_owned(),
         407 => "put the user name and password into `HTTPS_PROXY`".to_owned(),
         429 => format!("wait a little, or log in with `docker login {origin}` for a higher limit"),
         500..=599 => "the registry has a problem of its own; try again later".to_owned(),
-        _ => return None,
-    })
+        _ if words.is_empty() => format!("check the image's name, and whether there is a registry at `{origin}`"),
+        _ => format!("ask who runs `{origin}`, with its own words above"),
+    }
 }
 
 /// What to do about IAM's own words: `User: ... is not authorized to perform: ecr:PutImage on resource: ...`.

@@ -24,6 +24,9 @@ pub const MAX_MANIFEST: u64 = 4 * 1024 * 1024;
 /// A pull that got this much further since its last failure starts counting failures anew, in bytes.
 const GOOD_PROGRESS: u64 = 1024 * 1024;
 
+/// The way on from what is not what its digest, size or name says.
+const CHANGED: &str = "a proxy, a cache or the registry itself changes the bytes; do not use this image";
+
 /// Every kind of manifest this program reads.
 const ACCEPTED: [&str; 4] =
     [media_type::OCI_INDEX, media_type::OCI_MANIFEST, media_type::DOCKER_INDEX, media_type::DOCKER_MANIFEST];
@@ -111,7 +114,8 @@ impl Client {
     pub async fn small_blob(&self, repository: &str, descriptor: &Descriptor, cap: u64) -> Result<Vec<u8>, Error> {
         if descriptor.size > cap {
             let (digest, size) = (descriptor.digest, descriptor.size);
-            return Err(Error::content(Problem::failed(format!("{digest} has {size} bytes, at most {cap} are read"))));
+            let message = format!("{digest} has {size} bytes, at most {cap} are read");
+            return Err(Error::content(Problem::failed(message).help("no real image has one so long; take another")));
         }
         let (sender, mut receiver) = mpsc::channel(4);
         let collect = async {
@@ -223,7 +227,7 @@ impl Client {
             if received.bytes > descriptor.size {
                 let message =
                     format!("{} is longer than the {} bytes it should have", descriptor.digest, descriptor.size);
-                return Err(Error::content(Problem::failed(message)));
+                return Err(Error::content(Problem::failed(message).help(CHANGED)));
             }
             received.hasher.update(&piece);
             let start = Instant::now();
@@ -292,7 +296,9 @@ pub(super) fn content_digest(headers: &HeaderMap) -> Result<Option<Digest>, Erro
         None => Ok(None),
         Some(value) => value.parse().map(Some).map_err(|error| {
             Error::content(
-                Problem::failed("the registry names a manifest by something that is no digest").because(error),
+                Problem::failed("the registry names a manifest by something that is no digest")
+                    .because(error)
+                    .help(CHANGED),
             )
         }),
     }
@@ -301,6 +307,6 @@ pub(super) fn content_digest(headers: &HeaderMap) -> Result<Option<Digest>, Erro
 fn wrong_digest(what: &str, expected: &Digest, found: &Digest) -> Error {
     Error::content(
         Problem::failed(format!("{what} is not what it should be: expected {expected}, received {found}"))
-            .help("a proxy, a cache or the registry itself changes the bytes; do not use this image"),
+            .help(CHANGED),
     )
 }

@@ -332,7 +332,8 @@ impl Transport {
 
     fn redirected(&self, from: &Url, response: &Response) -> Result<Url, Error> {
         let refuse = |why: &str| {
-            Error::from(Problem::failed(format!("refused to follow a redirect of {}", redacted(from))).because(why))
+            let message = format!("refused to follow a redirect of {}", redacted(from));
+            Error::from(Problem::failed(message).because(why).help("ask who runs the registry, or the proxy before it"))
         };
         let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
         let location = location.ok_or_else(|| refuse("it does not say where to"))?;
@@ -443,7 +444,10 @@ pub(super) async fn read_capped(http: &Http, response: Response, cap: u64, what:
     let mut bytes = Vec::new();
     while let Some(piece) = body.next(what).await? {
         if (bytes.len() + piece.len()) as u64 > cap {
-            return Err(Error::content(Problem::failed(format!("stopped {what}: it is longer than {cap} bytes"))));
+            let message = format!("stopped {what}: it is longer than {cap} bytes");
+            return Err(Error::content(
+                Problem::failed(message).help("make sure that this is the address of a registry"),
+            ));
         }
         bytes.extend_from_slice(&piece);
     }

@@ -239,6 +239,7 @@ async fn images_that_cannot_be_used_are_refused() {
         let problem = World::new().refusal(&at(&registry, &format!("base:{tag}"))).await;
         let told = [vec![problem.message().to_owned()], problem.causes()].concat().join(": ");
         assert!(told.contains(why), "{tag}: {told}");
+        assert!(problem.next_step().is_some(), "{tag}: {told}");
         // What is whole, but cannot become an image for Lambda, is a check's refusal.
         let code = if ["arm64", "index", "zstd"].contains(&tag) { 3 } else { 1 };
         assert_eq!(problem.exit().code(), code, "{tag}");
@@ -405,6 +406,7 @@ async fn a_damaged_or_hostile_layout_is_refused() {
         let problem = shelf.refusal("oci:a").await;
         let told = [vec![problem.message().to_owned()], problem.causes()].concat().join(": ");
         assert!(told.contains(why), "{name}: {told}");
+        assert!(problem.next_step().is_some(), "{name}: {told}");
     }
     let shelf = Shelf::new();
     fs::write(shelf.path("a.tar.gz"), gzip(&tar_with_links(&whole, &[]))).expect("written");
@@ -417,6 +419,7 @@ async fn a_damaged_or_hostile_layout_is_refused() {
     ] {
         let problem = shelf.refusal(reference).await;
         assert_eq!((problem.message(), problem.exit().code()), (message.as_str(), 2));
+        assert!(problem.next_step().is_some(), "{message}");
     }
 }
 
@@ -512,5 +515,6 @@ async fn a_forged_saved_layer_is_refused() {
         let problem = shelf.refusal(&format!("docker-archive:{name}")).await;
         let told = [vec![problem.message().to_owned()], problem.causes()].concat().join(": ");
         assert!(told.contains(&why), "{name}: {told}");
+        assert!(problem.next_step().is_some(), "{name}: {told}");
     }
 }

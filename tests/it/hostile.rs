@@ -136,7 +136,7 @@ enum Expected {
     Image,
     /// Another image.
     Other,
-    /// This exit code, and these words in what it says.
+    /// This exit code, these words in what it says, and a way on.
     Refusal(i32, &'static [&'static str]),
 }
 
@@ -162,6 +162,7 @@ fn assert_all(cases: Vec<(&'static str, Builder, Expected)>) {
                         for word in words {
                             assert!(ended.stderr.contains(word), "{name}: no `{word}` in {}", ended.stderr);
                         }
+                        assert!(ended.stderr.contains("\nhelp: "), "{name}: no way on in {}", ended.stderr);
                     }
                 }
             });
