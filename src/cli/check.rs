@@ -3,9 +3,12 @@
 //! Each rule says in a fragment what is wrong; whoever asks adds the flag, variable or key. The same rules hold for flags
 //! and for metadata.
 
+use std::path::Path;
+
 use globset::Glob;
 
 use super::values::SizeArg;
+use crate::base::reference::{BaseReference, FORMS};
 use crate::check::rules;
 use crate::oci::reference;
 use crate::platform::Architecture;
@@ -48,21 +51,11 @@ pub fn word(text: &str) -> Result<(), String> {
 /// The reference of a base image.
 pub fn base(text: &str) -> Result<(), String> {
     word(text)?;
-    for scheme in ["oci:", "oci-archive:", "docker-archive:"] {
-        if let Some(rest) = text.strip_prefix(scheme) {
-            return if rest.is_empty() { Err(format!("there is no path after `{scheme}`")) } else { Ok(()) };
-        }
-    }
-    if text == "scratch" {
-        return Ok(());
-    }
-    if text.ends_with(".tar") {
+    let has_scheme = ["oci:", "oci-archive:", "docker-archive:"].iter().any(|scheme| text.starts_with(scheme));
+    if text.ends_with(".tar") && !has_scheme {
         return Err(format!("a file is written `oci-archive:{text}` or, of `docker save`, `docker-archive:{text}`"));
     }
-    match reference(text) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(format!("no reference of an image: {error}")),
-    }
+    BaseReference::read(text, Path::new("/")).map(drop).map_err(|why| format!("{why}; {FORMS}"))
 }
 
 /// An ECR repository, or `HOST/PATH` when the first part looks like a host.
@@ -210,13 +203,13 @@ mod tests {
             &["public.ecr.aws/lambda/provided:al2023", &pinned, "debian", "localhost:5000/a", "scratch", "oci:d:x"],
             &[
                 ("", "empty"),
-                ("image.tar", "written `oci-archive:image.tar` or"),
-                ("oci:", "no path after `oci:`"),
-                ("docker-archive:", "no path"),
-                ("Public/UPPER:x", "no reference"),
-                ("a b", "no reference"),
-                ("a@sha256:12", "no reference"),
-                ("https://a.b/c", "no reference"),
+                ("./image.tar", "written `oci-archive:./image.tar` or"),
+                ("oci:", "no path follows `oci:`; write `registry/name:tag`"),
+                ("docker-archive:", "no path follows"),
+                ("Public/UPPER:x", "the name `Public/UPPER` must be lower case; write `registry/name:tag`"),
+                ("a b", "it contains white space"),
+                ("a@sha256:12", "invalid reference format"),
+                ("https://a.b/c", "is written without a scheme"),
             ],
         );
     }

@@ -25,7 +25,7 @@ use crate::layer::entries::{Content, Entry, Source, Stat};
 use crate::layer::facts::LayerFacts;
 use crate::layer::plan::{self, LayerSpec, Pack};
 use crate::layer::tree::{Tree, is_lambdas_own};
-use crate::layer::walk::Asset;
+use crate::layer::walk::{self, Asset};
 use crate::layer::{Layer, Origin, Pipeline};
 use crate::lock::{BaseKey, LockedBase};
 use crate::oci::{Descriptor, Digest};
@@ -302,8 +302,12 @@ pub(super) fn refuse_own_store(asset: &Asset, entries: &[Entry], store: &Path) -
     if !directories.into_iter().any(|directory| is_ours(Path::new(directory))) {
         return Ok(());
     }
+    let target = store.parent().unwrap_or(&store);
+    let root = walk::root(asset);
+    let below = target.strip_prefix(root.canonicalize().unwrap_or(root)).map_or("target".into(), Path::to_string_lossy);
     Err(Problem::usage(format!("asset `{}` holds `{}`, where images are built", asset.shown, store.display()))
-        .help("exclude the target directory: `exclude = [\"target/**\"]`, or name what is below it one by one"))
+        // Not all below it, which would leave an empty directory in the image where there is one here.
+        .help(format!("exclude the target directory: `exclude = [\"{below}\"]`, or name one by one what is beside it")))
 }
 
 fn binary_pack(image: &ImageRequest, binary: &Path, place: &str) -> Result<Pack> {

@@ -52,6 +52,9 @@ fn next_step(path: &str, why: &str) -> Option<String> {
     if let Some(key) = why.strip_prefix("missing field ") {
         return Some(format!("every asset says with {key} what to pack: `{{ path = \"models\" }}`"));
     }
+    if why.starts_with("invalid value: ") && why.ends_with("u32") {
+        return Some("write a whole number, of 0 or more".into());
+    }
     let (found, wanted) = why.strip_prefix("invalid type: ")?.rsplit_once(", expected ")?;
     match (found.split('`').nth(1), wanted) {
         (Some(value), "a string") => Some(format!("write it as a string: `\"{value}\"`")),
@@ -63,6 +66,11 @@ fn next_step(path: &str, why: &str) -> Option<String> {
         (_, "a string") if last == "handler" => {
             Some("CMD is exactly one word; what starts it goes into `entrypoint`".into())
         }
+        (_, "a map") if last == "env" => Some("write a table: `env = { RUST_LOG = \"info\" }`".into()),
+        (_, "a map" | "a table") if path == "bin" || path.starts_with("bin.") => {
+            Some("write a table for each binary: `[package.metadata.lambda-image.bin.NAME]`".into())
+        }
+        (_, "a string or an array of strings") => Some(format!("write a word or a list of words: `{last} = \"...\"`")),
         (_, "a boolean") => Some("write `true` or `false`, without quotes".into()),
         (_, "u32") => Some("write a whole number, without quotes".into()),
         _ => None,

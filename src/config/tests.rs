@@ -222,7 +222,7 @@ fn a_malformed_variable_is_named_with_the_reason() {
         ("ENV", "A", "there is no `=` between name and value"),
         ("COMPRESSION_LEVEL", "10", "10 is not in 0..=9"),
         ("JOBS", "0", "jobs may not be 0"),
-        ("BASE", "oci:", "there is no path after `oci:`"),
+        ("MAX_SIZE", "1 TB", "not a whole number of B, KB, MB, GB, KiB, MiB or GiB"),
         ("TARGET", "aarch64-apple-darwin", "Lambda runs Linux on x86-64 and arm64 only; use aarch64-unknown-linux-gnu"),
     ] {
         let name = format!("CARGO_LAMBDA_IMAGE_{name}");

@@ -86,7 +86,7 @@ fn assets_that_cannot_be_packed() {
         ("env", Said(3, &["/env/.env.local` looks like a secret", "`--allow-secrets '.env.local'`"])),
         ("ssh", Said(3, &["/ssh/.ssh/config` looks like a secret", "--allow-secrets"])),
         ("key", Said(3, &["/key/server.pem` looks like a secret", "--allow-secrets"])),
-        (".", Said(2, &["asset `.` holds `", "/target/lambda-image`", "exclude the target directory"])),
+        (".", Said(2, &["asset `.` holds `", "/target/lambda-image`", "`exclude = [\"target\"]`"])),
     ] {
         if asset == "." {
             for directory in ["white", "env", "ssh", "key", "absolute", "above", "dangling"] {
@@ -257,6 +257,11 @@ fn settings_of_the_wrong_form() {
             Said(2, &["`exclude` leaves nothing of", "relative to"]),
         ),
         ("compression-level = \"1\"", Said(2, &["`compression-level` in `", "a whole number"])),
+        ("compression-level = -1", Said(2, &["`compression-level` in `", "of 0 or more"])),
+        ("env = [\"A=1\"]", Said(2, &["`env` in `", "`env = { RUST_LOG"])),
+        ("entrypoint = 1", Said(2, &["`entrypoint` in `", "a word or a list of words"])),
+        ("bin = 1", Said(2, &["`bin` in `", "bin.NAME]"])),
+        ("bin.x = 1", Said(2, &["`bin.x` in `", "bin.NAME]"])),
         ("publish = \"yes\"", Said(2, &["`publish` in `", "`true` or `false`"])),
     ] {
         project.write("lambda-image.toml", text);
