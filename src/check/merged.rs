@@ -1,6 +1,6 @@
 //! The file system a function sees: the layers' headers merged, and what is known of the inside of the files in it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::findings::Place;
 use super::image::{ImageFacts, LayerSource};
@@ -8,14 +8,12 @@ use crate::layer::elf::ElfFacts;
 use crate::layer::facts::{EntryKind, Inside};
 use crate::layer::tree::{Node, Tree};
 
-/// How many hard links in a row are followed.
-const MOST_LINKS: usize = 8;
-
 /// The merged file system.
 pub(super) struct Merged<'a> {
     pub(super) tree: Tree,
+    /// What is known of entries' insides, by layer and path of the entry.
     elf: HashMap<(usize, &'a str), &'a ElfFacts>,
-    inside: Vec<(&'a str, &'a Inside)>,
+    inside: Vec<((usize, &'a str), &'a Inside)>,
     /// Whether every layer was read, so that what is not here is nowhere.
     pub(super) is_whole: bool,
     /// The numbers of the layers that were read: the tree counts those only.
@@ -27,12 +25,15 @@ impl<'a> Merged<'a> {
         let read = image.layers.iter().enumerate().filter_map(|(number, layer)| Some((number, layer.facts()?)));
         let (numbers, layers): (Vec<_>, Vec<_>) = read.unzip();
         let tree = Tree::merge(layers.iter().copied());
-        let mut elf = HashMap::new();
-        let mut inside = Vec::new();
+        // Hard links, and what was written through links: their entries have other paths than they have.
+        let elsewhere = tree.nodes().filter_map(|(path, _)| tree.content(path).filter(|(_, entry)| *entry != path));
+        let elsewhere: HashSet<(usize, &str)> = elsewhere.collect();
+        let is_seen = |entry: (usize, &str)| tree.content(entry.1) == Some(entry) || elsewhere.contains(&entry);
+        let (mut elf, mut inside) = (HashMap::new(), Vec::new());
         for (number, facts) in layers.into_iter().enumerate() {
-            elf.extend(facts.elf.iter().map(|(path, elf)| ((number, path.as_str()), elf)));
-            let is_seen = |path: &str| tree.get(path).is_some_and(|node| node.layer == number);
-            inside.extend(facts.inside.iter().map(|(path, inside)| (path.as_str(), inside)).filter(|it| is_seen(it.0)));
+            elf.extend(facts.elf.iter().map(|(path, elf)| ((number, path.as_str()), elf)).filter(|it| is_seen(it.0)));
+            inside
+                .extend(facts.inside.iter().map(|(path, it)| ((number, path.as_str()), it)).filter(|it| is_seen(it.0)));
         }
         let is_whole = image.layers.iter().all(|layer: &LayerSource| layer.facts().is_some());
         Self { tree, elf, inside, is_whole, numbers }
@@ -40,42 +41,37 @@ impl<'a> Merged<'a> {
 
     /// What is known of the inside of files that are to be seen, by path.
     pub(super) fn inside(&self) -> impl Iterator<Item = (&'a str, &'a Inside)> {
-        self.inside.iter().copied()
+        self.inside.iter().map(|((_, path), inside)| (*path, *inside))
     }
 
     /// What is known of the inside of one file.
-    pub(super) fn inside_of(&self, path: &str) -> impl Iterator<Item = &'a Inside> {
-        self.inside().filter(move |(other, _)| *other == path).map(|(_, inside)| inside)
+    pub(super) fn inside_of<'m>(&'m self, path: &'m str) -> impl Iterator<Item = &'a Inside> + use<'a, 'm> {
+        let entry = self.tree.content(path);
+        self.inside.iter().filter(move |(other, _)| Some(*other) == entry).map(|(_, inside)| *inside)
     }
 
     /// The file that `path` leads to through links, by its own path.
     pub(super) fn file(&self, path: &str) -> Option<(String, &Node)> {
-        let mut path = self.tree.resolve(path)?;
-        for _ in 0..MOST_LINKS {
-            let node = self.tree.get(&path)?;
-            match (node.kind, &node.link) {
-                (EntryKind::Hardlink, Some(target)) => {
-                    path = target.trim_start_matches("./").trim_start_matches('/').to_owned();
-                }
-                (EntryKind::File | EntryKind::Sparse, _) => return Some((path, node)),
-                _ => return None,
-            }
-        }
-        None
+        let path = self.tree.resolve(path)?;
+        let node = self.tree.get(&path)?;
+        matches!(node.kind, EntryKind::File | EntryKind::Sparse).then_some((path, node))
     }
 
     /// The facts of the ELF file at a resolved path.
     pub(super) fn elf(&self, path: &str) -> Option<&'a ElfFacts> {
-        let node = self.tree.get(path)?;
-        self.elf.get(&(node.layer, path)).copied()
+        self.elf.get(&self.tree.content(path)?).copied()
     }
 
     /// All ELF files that are to be seen, by path.
     pub(super) fn programs(&self) -> impl Iterator<Item = (&'a str, &'a ElfFacts)> {
-        let seen = |number: usize, path: &str| self.tree.get(path).is_some_and(|node| node.layer == number);
-        let mut all: Vec<_> = self.elf.iter().filter(|((number, path), _)| seen(*number, path)).collect();
+        let mut all: Vec<_> = self.elf.iter().collect();
         all.sort_unstable_by_key(|((_, path), _)| *path);
         all.into_iter().map(|((_, path), elf)| (*path, *elf))
+    }
+
+    /// Whether what is at a path in the layer of this number is what is to be seen there.
+    pub(super) fn shows(&self, layer: usize, path: &str) -> bool {
+        self.tree.get(path).is_some_and(|node| self.numbers.get(node.layer) == Some(&layer))
     }
 
     /// The first directory above a resolved path that others may not enter.

@@ -32,17 +32,24 @@ pub struct Node {
     pub mode: u32,
     /// Bytes of content.
     pub size: u64,
-    /// What a link points to.
+    /// What a symbolic link points to.
     pub link: Option<String>,
     /// The number of the layer that has it, the lowest being 0.
     pub layer: usize,
+    /// The entry with its content, by layer and path, where that is another one: of a hard link, and of what was written
+    /// through a link to a directory.
+    content: Option<Box<(usize, String)>>,
 }
 
 /// How many links in a row are followed, as Linux does (`MAXSYMLINKS`).
 const MOST_LINKS: usize = 40;
 
-/// How many parts of paths are followed on the way to one file. Linux takes paths of 4,096 bytes, and links lead on.
-const MOST_PARTS: usize = 4096;
+/// How many parts of paths are followed on the way to one file: real ones have a few dozen, links included, and a damaged
+/// image has a million files.
+const MOST_PARTS: usize = 1024;
+
+/// How many directories above one entry are looked at for links.
+const MOST_PARENTS: usize = 256;
 
 impl Tree {
     /// Merges layers, lowest first.
@@ -50,21 +57,46 @@ impl Tree {
     pub fn merge<'a>(layers: impl IntoIterator<Item = &'a LayerFacts>) -> Self {
         let mut tree = Self::default();
         for (number, layer) in layers.into_iter().enumerate() {
-            // A layer's whiteouts hide what is below it, wherever they stand in it.
-            for entry in &layer.entries {
-                tree.white_out(&entry.path);
-            }
-            for entry in &layer.entries {
-                tree.add(entry, number);
-            }
+            tree.stack(layer, number);
         }
         tree
+    }
+
+    /// Puts a layer on top of those that are there.
+    pub fn stack(&mut self, layer: &LayerFacts, number: usize) {
+        // A layer's whiteouts hide what is below it, wherever they stand in it.
+        for entry in &layer.entries {
+            self.white_out(&entry.path);
+        }
+        // Entries of one directory follow one another, and few are below a link.
+        let mut without_links = None;
+        for entry in &layer.entries {
+            let name = name_of(&entry.path);
+            if entry.path.is_empty() || name.starts_with(".wh.") {
+                continue;
+            }
+            let parent = parent_of(&entry.path);
+            if without_links != Some(parent) {
+                without_links = (!self.is_below_a_link(&entry.path)).then_some(parent);
+            }
+            let path = if without_links.is_some() { None } else { self.through_links(&entry.path) };
+            if self.add(entry, path, number) {
+                without_links = None;
+            }
+        }
     }
 
     /// What is at a path without following links.
     #[must_use]
     pub fn get(&self, path: &str) -> Option<&Node> {
         self.nodes.get(path)
+    }
+
+    /// The entry that has the content of what is at a path: its layer, and its path there.
+    #[must_use]
+    pub fn content<'t>(&'t self, path: &'t str) -> Option<(usize, &'t str)> {
+        let node = self.get(path)?;
+        Some(node.content.as_deref().map_or((node.layer, path), |(layer, path)| (*layer, path)))
     }
 
     /// What is at a path without following links; paths that are no UTF-8 are never found.
@@ -150,26 +182,55 @@ impl Tree {
     }
 
     fn white_out(&mut self, path: &str) {
-        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
-        if name == ".wh..wh..opq" {
+        let Some(hidden) = name_of(path).strip_prefix(".wh.").filter(|hidden| !hidden.is_empty()) else { return };
+        let through = self.is_below_a_link(path).then(|| self.through_links(path)).flatten();
+        let parent = parent_of(through.as_deref().unwrap_or(path));
+        if hidden == ".wh..opq" {
             self.remove_below(parent);
-        } else if let Some(hidden) = name.strip_prefix(".wh.").filter(|hidden| !hidden.is_empty()) {
+        } else {
             let hidden = if parent.is_empty() { hidden.to_owned() } else { format!("{parent}/{hidden}") };
             self.nodes.remove(&hidden);
             self.remove_below(&hidden);
         }
     }
 
-    fn add(&mut self, entry: &EntryFacts, layer: usize) {
-        let name = entry.path.rsplit('/').next().unwrap_or_default();
-        if entry.path.is_empty() || name.starts_with(".wh.") {
-            return;
-        }
-        if entry.kind != EntryKind::Directory {
-            self.remove_below(&entry.path);
-        }
+    /// Adds an entry at its path, or at the one that links lead to; whether it is a link itself.
+    fn add(&mut self, entry: &EntryFacts, through: Option<String>, layer: usize) -> bool {
+        let content = through.is_some().then(|| Box::new((layer, entry.path.clone())));
+        let path = through.unwrap_or_else(|| entry.path.clone());
         let EntryFacts { kind, mode, size, ref link, .. } = *entry;
-        self.nodes.insert(entry.path.clone(), Node { kind, mode, size, link: link.clone(), layer });
+        let mut node = Node { kind, mode, size, link: link.clone(), layer, content };
+        if kind == EntryKind::Hardlink
+            && let Some(target) = self.resolve_parent(link.as_deref().unwrap_or_default())
+            && let Some(linked) = self.get(&target)
+        {
+            let content = self.content(&target).map(|(layer, path)| Box::new((layer, path.to_owned())));
+            node = Node { mode, layer, content, ..linked.clone() };
+        }
+        if kind != EntryKind::Directory {
+            self.remove_below(&path);
+        }
+        let is_link = node.kind == EntryKind::Symlink;
+        self.nodes.insert(path, node);
+        is_link
+    }
+
+    fn is_below_a_link(&self, path: &str) -> bool {
+        let mut parents = path.match_indices('/').map(|(at, _)| &path[..at]).take(MOST_PARENTS);
+        parents.any(|parent| self.get(parent).is_some_and(|node| node.kind == EntryKind::Symlink))
+    }
+
+    /// Where unpackers write `path`: they follow links to the directories above it, within the image. `None` where those
+    /// lead nowhere.
+    fn through_links(&self, path: &str) -> Option<String> {
+        let parent = self.resolve(parent_of(path))?;
+        Some(if parent.is_empty() { name_of(path).to_owned() } else { format!("{parent}/{}", name_of(path)) })
+    }
+
+    /// The path of what a hard link names, which may be a link itself.
+    fn resolve_parent(&self, path: &str) -> Option<String> {
+        let path = path.trim_start_matches("./").trim_matches('/');
+        if self.get(path).is_some() { Some(path.to_owned()) } else { self.through_links(path) }
     }
 
     fn remove_below(&mut self, path: &str) {
@@ -184,6 +245,14 @@ impl Tree {
             self.nodes.remove(&path);
         }
     }
+}
+
+fn name_of(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+fn parent_of(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(parent, _)| parent)
 }
 
 #[cfg(test)]
@@ -250,6 +319,50 @@ mod tests {
         ] {
             assert_eq!(tree.resolve(path).as_deref(), found, "{path}");
         }
+    }
+
+    #[test]
+    fn what_is_written_through_a_link_is_where_the_link_leads() {
+        use EntryKind::{Directory, File, Symlink};
+        let mut base = layer(&[
+            ("usr", Directory),
+            ("usr/lib64", Directory),
+            ("usr/lib64/gone", File),
+            ("lib64", Symlink),
+            ("nowhere", Symlink),
+        ]);
+        base.entries[3].link = Some("usr/lib64".into());
+        base.entries[4].link = Some("none".into());
+        let above = layer(&[("lib64/.wh.gone", File), ("lib64/a.so", File), ("lib64/b.so", File), ("nowhere/x", File)]);
+        let tree = Tree::merge([&base, &above]);
+        let paths: Vec<_> = tree.nodes.keys().map(String::as_str).collect();
+        assert_eq!(paths, ["lib64", "nowhere", "nowhere/x", "usr", "usr/lib64", "usr/lib64/a.so", "usr/lib64/b.so"]);
+        assert_eq!(tree.resolve("lib64/b.so").as_deref(), Some("usr/lib64/b.so"));
+        assert_eq!(tree.content("usr/lib64/b.so"), Some((1, "lib64/b.so")));
+        assert_eq!(tree.content("usr/lib64"), Some((0, "usr/lib64")));
+    }
+
+    #[test]
+    fn a_hard_link_stays_when_the_name_it_was_made_by_goes() {
+        use EntryKind::{Directory, File, Hardlink, Symlink};
+        let mut base = layer(&[
+            ("bin", Directory),
+            ("bin/perl", File),
+            ("bin/perl5", Hardlink),
+            ("sbin", Symlink),
+            ("perl", Hardlink),
+            ("dangling", Hardlink),
+        ]);
+        for (at, link) in [(2, "./bin/perl"), (3, "bin"), (4, "sbin/perl"), (5, "none")] {
+            base.entries[at].link = Some(link.into());
+        }
+        base.entries[1].size = 7;
+        let tree = Tree::merge([&base, &layer(&[("bin/.wh.perl", File)])]);
+        for path in ["bin/perl5", "perl"] {
+            let node = tree.get(path).expect("there");
+            assert_eq!((node.kind, node.size, tree.content(path)), (File, 7, Some((0, "bin/perl"))), "{path}");
+        }
+        assert_eq!(tree.get("dangling").map(|node| node.kind), Some(Hardlink));
     }
 
     #[test]
