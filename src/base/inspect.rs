@@ -199,7 +199,7 @@ fn damaged_unless_stopped(scanned: Result<Content>) -> Result<Content> {
         Err(problem) if matches!(problem.exit(), Exit::Interrupted | Exit::Terminated) => Err(problem),
         Err(problem) => {
             let all: Vec<_> = std::iter::once(problem.message().to_owned()).chain(problem.causes()).collect();
-            Ok(Content::Damaged(all.join(": ")))
+            Ok(Content::Damaged { why: all.join(": "), help: problem.next_step().map(str::to_owned) })
         }
         read => read,
     }

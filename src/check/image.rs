@@ -89,8 +89,13 @@ pub enum Content {
         /// How it is compressed, if it is.
         gzip: Option<GzipFacts>,
     },
-    /// It could not be read to its end, for this reason.
-    Damaged(String),
+    /// It could not be read to its end.
+    Damaged {
+        /// The reason.
+        why: String,
+        /// What to do about it, if that is not the same as always.
+        help: Option<String>,
+    },
     /// Nobody looked, for this reason.
     Unread(String),
 }
@@ -101,7 +106,7 @@ impl LayerSource {
     pub fn facts(&self) -> Option<&LayerFacts> {
         match &self.content {
             Content::Read { facts, .. } => Some(facts),
-            Content::Damaged(_) | Content::Unread(_) => None,
+            Content::Damaged { .. } | Content::Unread(_) => None,
         }
     }
 }

@@ -112,7 +112,10 @@ fn family_of_layer(media_type: &str) -> Option<Family> {
 fn layer_as_described(number: usize, layer: &LayerSource, findings: &mut Findings<'_>) {
     let place = || Place::layer(number);
     match &layer.content {
-        Content::Damaged(why) => findings.add(rules::DAMAGED, place(), why.clone()),
+        Content::Damaged { why, help } => {
+            let help = help.as_deref().unwrap_or(rules::DAMAGED.fix);
+            findings.add_with_help(rules::DAMAGED, place(), why.clone(), help);
+        }
         Content::Unread(why) => findings.not_checked(rules::DAMAGED, place(), why),
         Content::Read { .. } => {}
     }

@@ -4,7 +4,7 @@
 //! [`crate::store::Kind::Facts`], and older records count as absent.
 
 use std::io::Read;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use serde::{Deserialize, Serialize};
 
@@ -130,23 +130,26 @@ const MOST_ENTRIES: usize = 1_000_000;
 /// Bytes of names, links and ELF strings that are kept of an image: two hundred thousand files have some 20 MB.
 const MOST_TEXT: usize = 128 << 20;
 
-/// How much may be kept of what the layers of one image hold, together: layers of a few kilobytes may claim millions of
-/// files.
+/// Bytes of all layers that are read: three times what Lambda takes, so that whoever has too much is told how much and of
+/// what, and a thousand layers of zeros come to an end.
+const MOST_BYTES: u64 = 32 << 30;
+
+/// How much the layers of one image may hold, together: layers of a few kilobytes may claim millions of files.
 #[derive(Debug)]
 pub struct Allowance {
-    limits: (usize, usize),
-    taken: (AtomicUsize, AtomicUsize),
+    limits: (usize, usize, u64),
+    taken: (AtomicUsize, AtomicUsize, AtomicU64),
 }
 
 impl Default for Allowance {
     fn default() -> Self {
-        Self::of(MOST_ENTRIES, MOST_TEXT)
+        Self::of(MOST_ENTRIES, MOST_TEXT, MOST_BYTES)
     }
 }
 
 impl Allowance {
-    pub(super) fn of(entries: usize, text_bytes: usize) -> Self {
-        Self { limits: (entries, text_bytes), taken: Default::default() }
+    pub(super) fn of(entries: usize, text_bytes: usize, bytes: u64) -> Self {
+        Self { limits: (entries, text_bytes, bytes), taken: Default::default() }
     }
 
     /// Counts entries and bytes of text that are going to be kept.
@@ -155,12 +158,26 @@ impl Allowance {
     /// Of class refused when they are too many.
     pub(super) fn take(&self, entries: usize, text_bytes: usize) -> Result<()> {
         let take = |taken: &AtomicUsize, more| taken.fetch_add(more, Ordering::Relaxed) + more;
-        let (most_entries, most_text) = self.limits;
+        let (most_entries, most_text, _) = self.limits;
         if take(&self.taken.0, entries) > most_entries {
             return Err(Problem::refused(format!("the image has more than {most_entries} entries")));
         }
         if take(&self.taken.1, text_bytes) > most_text {
             return Err(Problem::refused(format!("the names in the image have more than {most_text} bytes")));
+        }
+        Ok(())
+    }
+
+    /// Counts bytes of a tar that were read.
+    ///
+    /// # Errors
+    /// Of class refused when they are too many.
+    pub(super) fn take_bytes(&self, count: u64) -> Result<()> {
+        let most = self.limits.2;
+        if self.taken.2.fetch_add(count, Ordering::Relaxed) + count > most {
+            let message = format!("the layers of the image have more than {most} bytes, uncompressed");
+            let help = "Lambda takes 10,737,418,240 bytes at most: leave files out";
+            return Err(Problem::refused(message).help(help));
         }
         Ok(())
     }
@@ -170,7 +187,7 @@ impl Allowance {
 /// is allowed.
 ///
 /// # Errors
-/// When the tar is malformed, truncated or larger than Lambda takes, or when reading fails.
+/// When the tar is malformed or truncated, holds more than is allowed, or when reading fails.
 pub fn scan(tar: impl Read, allowance: &Allowance, session: &Session) -> Result<(DiffId, LayerFacts)> {
     scan::scan(tar, allowance, session)
 }

@@ -13,15 +13,15 @@ use super::facts::{Allowance, EntryFacts, EntryKind, LayerFacts};
 use super::{elf, look};
 use crate::event::Session;
 use crate::oci::{DiffId, Digest};
-use crate::problem::{IoContext as _, Problem, Result};
+use crate::problem::{IoContext as _, Result};
 
 const TAR_BLOCK: usize = 512;
 
-/// Long names and PAX records; Linux takes paths of 4,096 bytes.
+/// Long names and PAX records, which may hold attributes of files besides.
 const EXTENSION_LIMIT: u64 = 1 << 20;
 
-/// Lambda's limit for a whole image, and something for padding.
-const TAR_LIMIT: u64 = 11 << 30;
+/// The longest path that Linux takes (`PATH_MAX`).
+const PATH_LIMIT: usize = 4096;
 
 /// ELF files up to this size are held: any libc, and all but the largest programs and libraries. Of larger ones this
 /// much is, where a linker puts all strings, and the dynamic section.
@@ -30,9 +30,9 @@ const ELF_LIMIT: u64 = 16 << 20;
 /// Reads an uncompressed tar to its end and gathers its digest and facts.
 ///
 /// # Errors
-/// When the tar is malformed, truncated or larger than Lambda takes, or when reading fails.
+/// When the tar is malformed or truncated, holds more than is allowed, or when reading fails.
 pub(super) fn scan(tar: impl Read, allowance: &Allowance, session: &Session) -> Result<(DiffId, LayerFacts)> {
-    let input = Hashed { inner: tar, hasher: Sha256::new(), size: 0 };
+    let input = Hashed { inner: tar, hasher: Sha256::new(), size: 0, allowance };
     let mut scanner = Scanner { input, session, buffer: vec![0; 64 << 10].into_boxed_slice() };
     let mut facts = LayerFacts::default();
     let read = |error| Err(error).or_failed(|| "could not read the layer's tar".to_owned());
@@ -71,7 +71,7 @@ struct Extensions {
 }
 
 struct Scanner<'a, R> {
-    input: Hashed<R>,
+    input: Hashed<'a, R>,
     session: &'a Session,
     /// Where skipped bytes go.
     buffer: Box<[u8]>,
@@ -120,6 +120,12 @@ impl<R: Read> Scanner<'_, R> {
             kind => {
                 let long = std::mem::take(long);
                 let entry = entry(header, kind, &long, long.size.unwrap_or(header_size));
+                if entry.path.len() > PATH_LIMIT {
+                    let length = entry.path.len();
+                    return Err(io::Error::other(format!(
+                        "the tar has a name of {length} bytes, and Linux takes {PATH_LIMIT}"
+                    )));
+                }
                 // Links and directories may state a size and have no content (POSIX, ustar typeflag).
                 let has_content = !matches!(
                     kind,
@@ -330,7 +336,9 @@ fn read_pax(body: &[u8], long: &mut Extensions) -> io::Result<()> {
         records.insert(&record[..equals], &record[equals + 1..]);
         rest = &rest[length..];
     }
-    long.path = records.get(&b"path"[..]).map(|path| path.to_vec()).or(long.path.take());
+    // The path of a sparse file is a made-up one (GNU tar, "Storing Sparse Files").
+    let path = records.get(&b"GNU.sparse.name"[..]).or_else(|| records.get(&b"path"[..]));
+    long.path = path.map(|path| path.to_vec()).or(long.path.take());
     long.link = records.get(&b"linkpath"[..]).map(|path| path.to_vec()).or(long.link.take());
     if let Some(size) = records.get(&b"size"[..]) {
         let size = std::str::from_utf8(size).ok().and_then(|digits| digits.parse().ok());
@@ -340,23 +348,20 @@ fn read_pax(body: &[u8], long: &mut Extensions) -> io::Result<()> {
     Ok(())
 }
 
-/// Hashes and counts what is read, up to the limit.
-struct Hashed<R> {
+/// Hashes and counts what is read, as far as that is allowed.
+struct Hashed<'a, R> {
     inner: R,
     hasher: Sha256,
     size: u64,
+    allowance: &'a Allowance,
 }
 
-impl<R: Read> Read for Hashed<R> {
+impl<R: Read> Read for Hashed<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
         self.hasher.update(&buffer[..count]);
         self.size += count as u64;
-        if self.size > TAR_LIMIT {
-            let problem = Problem::refused(format!("the layer's tar is larger than {TAR_LIMIT} bytes"))
-                .help("Lambda takes images of 10,737,418,240 bytes, uncompressed, at most");
-            return Err(problem.into());
-        }
+        self.allowance.take_bytes(count as u64)?;
         Ok(count)
     }
 }
@@ -373,11 +378,14 @@ mod tests {
         header.set_cksum();
         let tar = header.as_bytes().repeat(1000);
         let scan = |allowance: &Allowance| scan(tar.as_slice(), allowance, &Session::silent());
-        let two = Allowance::of(2000, 1 << 20);
+        let two = Allowance::of(2000, 1 << 20, 1 << 20);
         assert!(scan(&two).is_ok() && scan(&two).is_ok());
         let problem = scan(&two).expect_err("one too many");
         assert_eq!(problem.message(), "the image has more than 2000 entries");
-        let problem = scan(&Allowance::of(2000, 3999)).expect_err("a byte too many");
+        let problem = scan(&Allowance::of(2000, 3999, 1 << 20)).expect_err("a byte too many");
         assert_eq!(problem.message(), "the names in the image have more than 3999 bytes");
+        let problem = scan(&Allowance::of(2000, 1 << 20, 511_999)).expect_err("a byte too many");
+        assert_eq!(problem.message(), "the layers of the image have more than 511999 bytes, uncompressed");
+        assert!(problem.next_step().is_some_and(|help| help.contains("10,737,418,240 bytes")), "{problem:?}");
     }
 }

@@ -121,7 +121,7 @@ impl Read for Endless {
 
 #[test]
 fn endless_long_names_end_in_a_refusal() {
-    let name = [b"1000010 path=".as_slice(), &[b'n'; 999_996], b"\n"].concat();
+    let name = [b"4010 path=".as_slice(), &[b'n'; 3999], b"\n"].concat();
     let piece = [member("x", EntryType::XHeader, &name), member("f", EntryType::Regular, b"")].concat();
     let mut tar = Endless { piece, at: 0, read_bytes: 0 };
     let said = refused(&mut tar);
@@ -194,6 +194,37 @@ fn by_tar(root: &Path, format: &str) -> Vec<u8> {
         .expect("tar");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output.stdout
+}
+
+#[test]
+fn sparse_files_keep_their_names_in_every_form() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let inside = directory.path().join("data");
+    std::fs::create_dir(&inside).expect("made");
+    let file = std::fs::File::create(inside.join("hole")).expect("made");
+    file.set_len(1 << 20).expect("a hole");
+    for form in [&["--format=gnu"][..], &["--sparse-version=0.0"], &["--sparse-version=0.1"], &["--sparse-version=1.0"]]
+    {
+        let mut tar = Command::new("tar");
+        tar.args(["--create", "--sparse", "--format=posix", "--sort=name", "-C"]).arg(directory.path());
+        let output = tar.args(form).args(["data"]).output().expect("tar");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.stdout.len() < 20_000, "{form:?}: it has its hole");
+        let facts = scanned(output.stdout.as_slice()).expect("an honest tar");
+        let told: Vec<_> = facts.entries.iter().map(|entry| (entry.path.as_str(), entry.kind)).collect();
+        assert_eq!(told, [("data", EntryKind::Directory), ("data/hole", EntryKind::Sparse)], "{form:?}");
+    }
+}
+
+#[test]
+fn names_longer_than_any_of_linux_are_refused() {
+    let named = |length: usize| {
+        let record = format!(" path={}\n", "a/".repeat(length / 2));
+        let record = format!("{}{record}", record.len() + 4);
+        [member("x", EntryType::XHeader, record.as_bytes()), member("f", EntryType::Regular, b"")].concat()
+    };
+    assert!(scanned(named(4096).as_slice()).is_ok());
+    assert!(refused(named(4100).as_slice()).contains("a name of 4099 bytes, and Linux takes 4096"));
 }
 
 #[test]
