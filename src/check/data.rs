@@ -6,7 +6,7 @@ use super::findings::{Findings, Place};
 use super::image::ImageFacts;
 use super::merged::Merged;
 use super::rules;
-use super::tar::{is_below, is_of_the_function};
+use super::tar::{OF_THE_SYSTEM, is_below, is_of_the_function};
 use crate::layer::facts::Inside;
 
 /// Variables by which libraries are told where to write. What only reads there does no harm, hence a note.
@@ -30,9 +30,6 @@ const PLACES_TO_WRITE: [&str; 18] = [
     "FONTCONFIG_CACHE",
     "PRISMA_ENGINES_CACHE",
 ];
-
-/// Where systems and language distributions keep files of their own, test keys among them.
-const OF_THE_SYSTEM: [&str; 9] = ["usr", "etc", "lib", "lib64", "bin", "sbin", "var/lang", "var/lib", "proc"];
 
 pub(super) fn check(image: &ImageFacts, merged: &Merged<'_>, findings: &mut Findings<'_>) {
     databases(merged, findings);
@@ -75,8 +72,9 @@ fn secrets(image: &ImageFacts, findings: &mut Findings<'_>) {
     for (number, layer) in image.layers.iter().enumerate().filter(|(_, layer)| !layer.secrets_judged) {
         for (path, inside) in layer.facts().into_iter().flat_map(|facts| &facts.inside) {
             let Inside::Secret(what) = inside else { continue };
+            // Language distributions have test keys.
             let is_the_systems = OF_THE_SYSTEM.iter().any(|directory| is_below(path, directory));
-            if (is_the_systems && !is_of_the_function(path)) || allowed.is_match(path) {
+            if (is_the_systems && !is_of_the_function(path, image)) || allowed.is_match(path) {
                 continue;
             }
             findings.add(rules::SECRET, Place::file(number, path), format!("it looks like {what}"));

@@ -4,7 +4,7 @@
 //! the image's own libraries decide. Only for one that is there and cannot be read there is a table (`systems`).
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use super::findings::{Findings, Place};
 use super::image::ImageFacts;
@@ -16,7 +16,35 @@ use crate::layer::elf::ElfFacts;
 use crate::platform::Architecture;
 
 /// Where loaders look after everything else: glibc's of Amazon Linux and Fedora, of Debian, and musl's.
-const DEFAULT_DIRECTORIES: [&str; 5] = ["/lib64", "/usr/lib64", "/lib", "/usr/lib", "/usr/local/lib"];
+const DEFAULT_DIRECTORIES: [&str; 11] = [
+    "/lib64",
+    "/usr/lib64",
+    "/lib",
+    "/usr/lib",
+    "/usr/local/lib",
+    "/lib/x86_64-linux-gnu",
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/local/lib/x86_64-linux-gnu",
+    "/lib/aarch64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
+    "/usr/local/lib/aarch64-linux-gnu",
+];
+
+/// What names more directories, and is read by the loader and not here: glibc's cache, made of `/etc/ld.so.conf`, and
+/// musl's list.
+const LISTS_OF_DIRECTORIES: [&str; 3] = ["etc/ld.so.cache", "etc/ld-musl-x86_64.path", "etc/ld-musl-aarch64.path"];
+
+/// What loaders put in place of variables in run paths, besides `$ORIGIN`; of which system, nobody asks (ld.so(8)).
+const VARIABLES: [(&str, &[&str]); 2] = [
+    ("LIB", &["lib64", "lib", "lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu"]),
+    ("PLATFORM", &["x86_64", "haswell", "aarch64"]),
+];
+
+/// The loaders of musl.
+const MUSL_LOADERS: [&str; 2] = ["/lib/ld-musl-x86_64.so.1", "/lib/ld-musl-aarch64.so.1"];
+
+/// Libraries that are parts of musl's loader, which looks for no file of theirs (musl, ldso/dynlink.c).
+const OF_MUSL: [&str; 7] = ["c", "pthread", "rt", "m", "dl", "util", "xnet"];
 
 /// A program does not load more libraries than this; a damaged image may claim so.
 const MOST_LIBRARIES: usize = 2000;
@@ -33,32 +61,36 @@ const VERSIONED: [&str; 4] = ["GLIBC_", "GLIBCXX_", "CXXABI_", "GCC_"];
 
 /// Where the loader looks, whatever it loads.
 pub(super) struct Surroundings<'a> {
+    image: &'a ImageFacts,
     merged: &'a Merged<'a>,
     architecture: Option<Architecture>,
     library_path: Vec<String>,
-    defaults: Vec<String>,
-    /// Names of all files, where the loader's cache may know of other directories.
-    cached: HashSet<&'a str>,
+    /// Names of the files that were there when the lists of directories were made, which may name where they are.
+    listed: HashSet<&'a str>,
+    /// Whether musl's loader is there, which on Alpine may stand in for glibc's.
+    has_musl: bool,
     looks_left: Cell<u32>,
+}
+
+/// Where the loader looks for the libraries of one file, besides the variable and its own directories.
+#[derive(Clone, Default)]
+struct RunPaths {
+    before: Vec<String>,
+    after: Vec<String>,
 }
 
 impl<'a> Surroundings<'a> {
     pub(super) fn of(image: &'a ImageFacts, merged: &'a Merged<'a>) -> Self {
-        let architecture = Architecture::from_oci(image.word("architecture"));
-        let machine = architecture.map_or("x86_64", |architecture| match architecture {
-            Architecture::Amd64 => "x86_64",
-            Architecture::Arm64 => "aarch64",
-        });
-        let debian = ["/lib", "/usr/lib", "/usr/local/lib"].map(|directory| format!("{directory}/{machine}-linux-gnu"));
-        // What is configured in /etc/ld.so.conf.d is in the cache, which is read by the loader and not here.
-        let has_cache = merged.tree.get("etc/ld.so.cache").is_some();
-        let names = merged.tree.nodes().map(|(path, _)| path.rsplit('/').next().unwrap_or(path));
+        let lists = LISTS_OF_DIRECTORIES.iter().filter_map(|list| merged.tree.get(list));
+        let newest_list = lists.map(|list| list.layer).max();
+        let listed = merged.tree.nodes().filter(|(_, node)| newest_list.is_some_and(|list| node.layer <= list));
         Self {
+            image,
             merged,
-            architecture,
-            library_path: split(image.variable("LD_LIBRARY_PATH").unwrap_or_default()),
-            defaults: DEFAULT_DIRECTORIES.map(str::to_owned).into_iter().chain(debian).collect(),
-            cached: if has_cache { names.collect() } else { HashSet::new() },
+            architecture: Architecture::from_oci(image.word("architecture")),
+            library_path: split(image.variable("LD_LIBRARY_PATH").unwrap_or_default(), image),
+            listed: listed.map(|(path, _)| path.rsplit('/').next().unwrap_or(path)).collect(),
+            has_musl: MUSL_LOADERS.iter().any(|loader| merged.file(loader).is_some()),
             looks_left: Cell::new(MOST_LOOKS),
         }
     }
@@ -68,73 +100,124 @@ impl<'a> Surroundings<'a> {
         self.looks_left.get() == 0
     }
 
-    /// The library called `name` as the loader finds it for something with these run paths.
-    fn find(&self, name: &str, runpaths: &[String]) -> Option<String> {
+    /// The library called `name` as the loader finds it for something of this architecture with these run paths.
+    fn find(&self, name: &str, run_paths: &RunPaths, architecture: Option<Architecture>) -> Option<String> {
         let file = |path: &str| self.merged.file(path).map(|(path, _)| path);
         if name.contains('/') {
-            return file(name);
+            return file(&absolute(name, self.image));
         }
-        let directories = self.library_path.iter().chain(runpaths.iter().take(MOST_DIRECTORIES)).chain(&self.defaults);
-        let looks = directories.take_while(|_| self.looks_left.replace(self.looks_left.get().saturating_sub(1)) > 0);
+        let RunPaths { before, after } = run_paths;
+        let settings = before.iter().chain(&self.library_path).chain(after).map(String::as_str);
+        let looks = settings.chain(DEFAULT_DIRECTORIES);
+        let looks = looks.take_while(|_| self.looks_left.replace(self.looks_left.get().saturating_sub(1)) > 0);
         looks.map(|directory| format!("{directory}/{name}")).find_map(|path| {
             // The loader goes on over libraries of other machines.
             let found = file(&path)?;
             let elf = self.merged.elf(&found);
-            elf.is_none_or(|elf| elf.architecture == self.architecture).then_some(found)
+            elf.is_none_or(|elf| elf.architecture == architecture).then_some(found)
         })
+    }
+
+    /// Where the file at `path` has its libraries looked for, and where those have theirs. `above` are the directories
+    /// that whatever loads it hands down.
+    fn run_paths(&self, path: &str, elf: &ElfFacts, above: &[String], is_musl: bool) -> (RunPaths, Vec<String>) {
+        let settled = |paths: &Option<String>| settled(paths.as_deref().unwrap_or_default(), path, self.image);
+        let (runpath, rpath) = (settled(&elf.runpath), settled(&elf.rpath));
+        let below = |own: &[String]| own.iter().chain(above).take(MOST_DIRECTORIES).cloned().collect::<Vec<_>>();
+        if is_musl {
+            // musl knows no difference, and looks in those of all that load it.
+            let all = below(&[runpath, rpath].concat());
+            return (RunPaths { before: Vec::new(), after: all.clone() }, all);
+        }
+        let handed = below(&rpath);
+        let before = if elf.runpath.is_none() { handed.clone() } else { Vec::new() };
+        (RunPaths { before, after: runpath }, handed)
     }
 }
 
-fn split(path: &str) -> Vec<String> {
-    let directories = path.split([':', ';']).filter(|directory| !directory.is_empty());
-    directories.map(str::to_owned).take(MOST_DIRECTORIES).collect()
+/// The directories of a path; an empty one is the working directory.
+fn split(path: &str, image: &ImageFacts) -> Vec<String> {
+    let directories = path.split([':', ';']).filter(|_| !path.is_empty());
+    directories.map(|directory| absolute(directory, image)).take(MOST_DIRECTORIES).collect()
 }
 
-/// The run path of the file at `path` with `$ORIGIN` in it settled; parts with other variables are left out.
-fn runpaths(path: &str, elf: &ElfFacts) -> Vec<String> {
+fn absolute(path: &str, image: &ImageFacts) -> String {
+    if path.starts_with(['/', '$']) { path.to_owned() } else { format!("{}/{path}", image.working_directory()) }
+}
+
+/// The run path of the file at `path` with the variables in it settled; parts with unknown ones are left out.
+fn settled(run_path: &str, path: &str, image: &ImageFacts) -> Vec<String> {
     let origin = format!("/{}", path.rsplit_once('/').map_or("", |(directory, _)| directory));
-    let parts = split(elf.runpath.as_deref().unwrap_or_default()).into_iter();
-    let settled = parts.map(|part| part.replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin));
-    settled.filter(|part| !part.contains('$')).collect()
+    let set = |part: &str, name: &str, value: &str| {
+        part.replace(&format!("${{{name}}}"), value).replace(&format!("${name}"), value)
+    };
+    let mut parts: Vec<_> = split(run_path, image).iter().map(|part| set(part, "ORIGIN", &origin)).collect();
+    for (name, values) in VARIABLES {
+        let settle = |part: String| {
+            let values = if part.contains('$') { values } else { &values[..1] };
+            values.iter().map(|value| set(&part, name, value)).collect::<Vec<_>>()
+        };
+        parts = parts.into_iter().flat_map(settle).collect();
+        parts.dedup();
+    }
+    parts.retain(|part| !part.contains('$'));
+    parts.truncate(MOST_DIRECTORIES);
+    parts
+}
+
+/// Whether a library is a part of musl's loader.
+fn is_of_musl(name: &str) -> bool {
+    let base = name.strip_prefix("lib").and_then(|rest| rest.split_once('.'));
+    base.is_some_and(|(base, _)| OF_MUSL.contains(&base))
+}
+
+fn asks_for_musl(elf: &ElfFacts) -> bool {
+    elf.interpreter.as_deref().is_some_and(|loader| MUSL_LOADERS.contains(&loader))
 }
 
 /// Follows the programs that are started through all libraries they load.
 pub(super) fn programs(programs: &[(String, &ElfFacts)], surroundings: &Surroundings<'_>, findings: &mut Findings<'_>) {
     let mut told = HashSet::new();
     for (program, elf) in programs {
-        let mut open = VecDeque::from([(program.clone(), *elf, runpaths(program, elf))]);
-        let mut loaded: HashSet<String> = HashSet::new();
-        while let Some((path, elf, runpaths)) = open.pop_front() {
+        let is_musl = asks_for_musl(elf);
+        let mut open = VecDeque::from([(program.clone(), *elf, Vec::new())]);
+        // What is loaded already serves everything that needs a library of that name.
+        let mut loaded: HashMap<&str, String> = HashMap::new();
+        while let Some((path, elf, above)) = open.pop_front() {
             let is_first = told.insert(path.clone());
-            let mut found = BTreeMap::new();
+            let (run_paths, handed) = surroundings.run_paths(&path, elf, &above, is_musl);
             for name in &elf.needed {
-                let Some(library) = surroundings.find(name, &runpaths) else {
+                if loaded.contains_key(name.as_str()) {
+                    continue;
+                }
+                let Some(library) = surroundings.find(name, &run_paths, elf.architecture) else {
                     if surroundings.gave_up() {
                         let why = "there are too many libraries in too many directories";
                         findings.not_checked(rules::LIBRARY, Place::IMAGE, why);
                         return;
                     }
-                    if is_first && !surroundings.cached.contains(name.as_str()) {
+                    let is_built_in = surroundings.has_musl && is_of_musl(name);
+                    if is_first && !is_built_in && !surroundings.listed.contains(name.as_str()) {
                         let by = if path == *program { String::new() } else { format!(", which `/{program}` loads") };
-                        let message = format!("it needs `{}`, which is nowhere to be found{by}", name.escape_debug());
-                        findings.add(rules::LIBRARY, surroundings.merged.place(&path), message);
+                        let message = format!("it needs `{}`, which the loader does not find{by}", name.escape_debug());
+                        let place = surroundings.merged.place(&path);
+                        findings.add_with_help(rules::LIBRARY, place, message, library_advice(name, surroundings));
                     }
                     continue;
                 };
-                found.insert(name.as_str(), library.clone());
-                if loaded.len() < MOST_LIBRARIES
-                    && loaded.insert(library.clone())
-                    && let Some(elf) = surroundings.merged.elf(&library)
-                {
-                    // DT_RPATH is handed down to what is loaded, DT_RUNPATH is not: to look in both misses nothing.
-                    let mut below = self::runpaths(&library, elf);
-                    below.extend(runpaths.iter().cloned());
-                    below.truncate(MOST_DIRECTORIES);
-                    open.push_back((library, elf, below));
+                if loaded.len() >= MOST_LIBRARIES {
+                    continue;
                 }
+                if let Some(elf) =
+                    surroundings.merged.elf(&library).filter(|_| !loaded.values().any(|it| *it == library))
+                {
+                    loaded.extend(elf.soname.as_deref().map(|soname| (soname, library.clone())));
+                    open.push_back((library.clone(), elf, handed.clone()));
+                }
+                loaded.insert(name, library);
             }
             if is_first {
-                for message in missing_versions(elf, &found, surroundings) {
+                for message in missing_versions(elf, &loaded, surroundings) {
                     let place = surroundings.merged.place(&path);
                     findings.add_with_help(rules::SYMBOLS, place, message, advice(&path, surroundings));
                 }
@@ -143,18 +226,38 @@ pub(super) fn programs(programs: &[(String, &ElfFacts)], surroundings: &Surround
     }
 }
 
+/// What to do about a library that the loader does not find: it may be in a directory where it does not look.
+fn library_advice(name: &str, surroundings: &Surroundings<'_>) -> String {
+    let mut files = surroundings.merged.tree.nodes().map(|(path, _)| path);
+    match files.find_map(|path| path.strip_suffix(name)?.strip_suffix('/')) {
+        Some(directory) => {
+            let directory = directory.escape_debug();
+            format!(
+                "it is in `/{directory}`: name that in the variable LD_LIBRARY_PATH, or link with `-Wl,-rpath,/{directory}`"
+            )
+        }
+        None => rules::LIBRARY.fix.to_owned(),
+    }
+}
+
 /// Native modules of the function, which something loads at run time.
-pub(super) fn modules(started: &[(String, &ElfFacts)], surroundings: &Surroundings<'_>, findings: &mut Findings<'_>) {
+pub(super) fn modules<'a>(
+    started: &[(String, &ElfFacts)],
+    surroundings: &Surroundings<'a>,
+    findings: &mut Findings<'_>,
+) {
     for (path, elf) in surroundings.merged.programs() {
         if surroundings.gave_up() {
             return;
         }
         let is_started = started.iter().any(|(other, _)| other == path);
-        if is_started || !is_of_the_function(path) || elf.architecture != surroundings.architecture {
+        let is_own = is_of_the_function(path, surroundings.image);
+        if is_started || !is_own || elf.architecture.is_none() || elf.architecture != surroundings.architecture {
             continue;
         }
-        let runpaths = runpaths(path, elf);
-        let found = elf.needed.iter().filter_map(|name| Some((name.as_str(), surroundings.find(name, &runpaths)?)));
+        let (run_paths, _) = surroundings.run_paths(path, elf, &[], false);
+        let find = |name: &'a String| Some((name.as_str(), surroundings.find(name, &run_paths, elf.architecture)?));
+        let found = elf.needed.iter().filter_map(find);
         for message in missing_versions(elf, &found.collect(), surroundings) {
             findings.add(rules::MODULE_SYMBOLS, surroundings.merged.place(path), message);
         }
@@ -162,7 +265,7 @@ pub(super) fn modules(started: &[(String, &ElfFacts)], surroundings: &Surroundin
 }
 
 /// The versions that a file asks of libraries and that those do not define, in a sentence for each library.
-fn missing_versions(elf: &ElfFacts, found: &BTreeMap<&str, String>, surroundings: &Surroundings<'_>) -> Vec<String> {
+fn missing_versions(elf: &ElfFacts, found: &HashMap<&str, String>, surroundings: &Surroundings<'_>) -> Vec<String> {
     let mut missing: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     let mut beyond: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (library, version) in &elf.needed_versions {
@@ -202,7 +305,7 @@ fn missing_versions(elf: &ElfFacts, found: &BTreeMap<&str, String>, surroundings
 }
 
 /// Whether a library is there whose versions nobody knows.
-fn is_unreadable(library: &str, found: &BTreeMap<&str, String>, surroundings: &Surroundings<'_>) -> bool {
+fn is_unreadable(library: &str, found: &HashMap<&str, String>, surroundings: &Surroundings<'_>) -> bool {
     found.get(library).is_some_and(|path| surroundings.merged.elf(path).is_none())
 }
 
@@ -226,10 +329,10 @@ fn numbers(version: &str) -> Vec<u32> {
 
 /// What to do about a program of the function's, or about something of the base's.
 fn advice(path: &str, surroundings: &Surroundings<'_>) -> String {
-    let libc = surroundings.find("libc.so.6", &[]);
+    let libc = surroundings.find("libc.so.6", &RunPaths::default(), surroundings.architecture);
     let libc = libc.map(|path| highest(&path, "GLIBC_", surroundings)).unwrap_or_default();
     match (libc.strip_prefix("up to GLIBC_"), surroundings.architecture) {
-        (Some(version), Some(architecture)) if is_of_the_function(path) => {
+        (Some(version), Some(architecture)) if is_of_the_function(path, surroundings.image) => {
             let triple = architecture.gnu_triple();
             let musl = triple.replace("-gnu", "-musl");
             format!(

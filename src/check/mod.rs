@@ -31,7 +31,7 @@ pub fn verify(image: &ImageFacts, options: &Options) -> Vec<Finding> {
     let mut findings = Findings::new(image, options);
     let merged = Merged::new(image);
     manifest::check(image, &mut findings);
-    tar::check(image, &mut findings);
+    tar::check(image, &merged, &mut findings);
     size::check(image, &mut findings);
     run::check(image, &merged, &mut findings);
     data::check(image, &merged, &mut findings);

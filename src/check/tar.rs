@@ -4,12 +4,20 @@ use std::collections::{HashMap, HashSet};
 
 use super::findings::{Findings, Place};
 use super::image::{Content, ImageFacts, LayerSource};
+use super::merged::Merged;
 use super::rules;
 use crate::layer::facts::{EntryFacts, EntryKind, LayerFacts};
 use crate::layer::tree::Tree;
 
-/// Where a function's own files are: what is not readable there was meant to be.
+/// Where a function's own files are, besides WORKDIR: what is not readable there was meant to be.
 const OF_THE_FUNCTION: [&str; 3] = ["var/task", "var/runtime", "opt"];
+
+/// Where a system keeps its own: a WORKDIR that is one of them tells nothing of the function.
+pub(super) const OF_THE_SYSTEM: [&str; 9] =
+    ["usr", "etc", "lib", "lib64", "bin", "sbin", "var/lang", "var/lib", "proc"];
+
+/// How many directories without an entry are looked for in one layer.
+const MOST_MISSING: usize = 10_000;
 
 /// Whether a path is, or is below, a directory.
 pub(super) fn is_below(path: &str, directory: &str) -> bool {
@@ -17,14 +25,20 @@ pub(super) fn is_below(path: &str, directory: &str) -> bool {
 }
 
 /// Whether a path is one of the function's own.
-pub(super) fn is_of_the_function(path: &str) -> bool {
-    OF_THE_FUNCTION.iter().any(|directory| is_below(path, directory))
+pub(super) fn is_of_the_function(path: &str, image: &ImageFacts) -> bool {
+    let directory = image.working_directory().trim_matches('/');
+    let is_own = !directory.is_empty() && directory != "var" && !OF_THE_SYSTEM.contains(&directory);
+    OF_THE_FUNCTION.into_iter().chain(is_own.then_some(directory)).any(|directory| is_below(path, directory))
 }
 
-pub(super) fn check(image: &ImageFacts, findings: &mut Findings<'_>) {
+pub(super) fn check(image: &ImageFacts, merged: &Merged<'_>, findings: &mut Findings<'_>) {
     for (number, layer) in image.layers.iter().enumerate() {
         let Content::Read { facts, gzip, .. } = &layer.content else { continue };
         entries(number, facts, findings);
+        // What a later layer replaces or takes away is nobody's trouble.
+        let own =
+            facts.entries.iter().filter(|it| is_of_the_function(&it.path, image) && merged.shows(number, &it.path));
+        own.for_each(|entry| modes(entry, number, findings));
         if facts.trailing_bytes > 0 {
             let message = format!("{} bytes follow the end of the tar", facts.trailing_bytes);
             findings.add(rules::TRAILING, Place::layer(number), message);
@@ -53,11 +67,13 @@ fn entries(number: usize, facts: &LayerFacts, findings: &mut Findings<'_>) {
         if path.is_empty() {
             continue;
         }
-        for parent in parents(path).filter(|parent| seen.get(parent) != Some(&EntryKind::Directory)) {
-            if missing.insert(parent) {
-                let message = format!("the layer has no entry for the directory `/{parent}` before `/{path}`");
-                findings.add(rules::PARENT, Place::file(number, parent), message);
-            }
+        // Above one that was looked at before, all were.
+        let is_new = |parent: &&str| seen.get(parent) != Some(&EntryKind::Directory) && !missing.contains(parent);
+        let new: Vec<_> = parents(path).take_while(is_new).take(MOST_MISSING - missing.len()).collect();
+        for parent in new.into_iter().rev() {
+            missing.insert(parent);
+            let message = format!("the layer has no entry for the directory `/{parent}` before `/{path}`");
+            findings.add(rules::PARENT, Place::file(number, parent), message);
         }
         match entry.kind {
             EntryKind::Hardlink => hardlink(entry, number, &seen, findings),
@@ -67,7 +83,6 @@ fn entries(number: usize, facts: &LayerFacts, findings: &mut Findings<'_>) {
             EntryKind::Other => findings.add(rules::SPECIAL, place(), "it is of a kind that is no file"),
             EntryKind::File | EntryKind::Directory | EntryKind::Symlink => {}
         }
-        modes(entry, number, findings);
         // A directory that is there twice changes nothing but its mode, and many tools write it so.
         let before = seen.insert(path, entry.kind);
         if before.is_some_and(|before| before != EntryKind::Directory || entry.kind != EntryKind::Directory) {
@@ -76,9 +91,9 @@ fn entries(number: usize, facts: &LayerFacts, findings: &mut Findings<'_>) {
     }
 }
 
-/// `a` and `a/b` of `a/b/c`.
+/// `a/b` and `a` of `a/b/c`.
 fn parents(path: &str) -> impl Iterator<Item = &str> {
-    path.match_indices('/').map(|(at, _)| &path[..at])
+    path.rmatch_indices('/').map(|(at, _)| &path[..at])
 }
 
 fn written_name(entry: &EntryFacts, written: &str, number: usize, findings: &mut Findings<'_>) {
@@ -100,9 +115,6 @@ fn hardlink(entry: &EntryFacts, number: usize, seen: &HashMap<&str, EntryKind>, 
 
 /// What Lambda's unprivileged user cannot use. Systems have files for root alone, so only the function's own count.
 fn modes(entry: &EntryFacts, number: usize, findings: &mut Findings<'_>) {
-    if !is_of_the_function(&entry.path) {
-        return;
-    }
     let place = Place::file(number, &entry.path);
     let message = format!("its mode is {:04o}", entry.mode);
     match entry.kind {
@@ -124,20 +136,19 @@ fn replaced_links(image: &ImageFacts, findings: &mut Findings<'_>) {
         .flat_map(|(_, facts)| facts.entries.iter().filter(is_link))
         .map(|entry| entry.path.as_str())
         .collect();
-    for (at, (number, facts)) in layers.iter().enumerate().skip(1) {
-        let is_suspect =
-            |entry: &&EntryFacts| entry.kind == EntryKind::Directory && links.contains(entry.path.as_str());
-        let suspects: Vec<_> = facts.entries.iter().filter(is_suspect).collect();
-        if suspects.is_empty() {
-            continue;
-        }
-        let below = Tree::merge(layers[..at].iter().map(|(_, facts)| *facts));
-        for entry in suspects {
+    let is_suspect = |entry: &&EntryFacts| entry.kind == EntryKind::Directory && links.contains(entry.path.as_str());
+    let Some(last) = layers.iter().rposition(|(_, facts)| facts.entries.iter().any(|entry| is_suspect(&entry))) else {
+        return;
+    };
+    let mut below = Tree::default();
+    for (at, (number, facts)) in layers[..=last].iter().enumerate() {
+        for entry in facts.entries.iter().filter(is_suspect) {
             if let Some(node) = below.get(&entry.path).filter(|node| node.kind == EntryKind::Symlink) {
                 let target = node.link.as_deref().unwrap_or_default();
                 let message = format!("it replaces a link to `{}` of a lower layer", target.escape_debug());
                 findings.add(rules::REPLACED_LINK, Place::file(*number, &entry.path), message);
             }
         }
+        below.stack(facts, at);
     }
 }

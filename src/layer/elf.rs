@@ -42,8 +42,11 @@ pub struct ElfFacts {
     pub needed_versions: Vec<(String, String)>,
     /// The symbol versions it offers.
     pub offered_versions: Vec<String>,
-    /// `DT_RUNPATH` or `DT_RPATH`.
+    /// `DT_RUNPATH`: where its own libraries are looked for.
     pub runpath: Option<String>,
+    /// `DT_RPATH`, where there is no `DT_RUNPATH`: it holds for the libraries of its libraries, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rpath: Option<String>,
     /// Its own name as a library.
     pub soname: Option<String>,
 }
@@ -57,7 +60,7 @@ impl ElfFacts {
 
     /// How many bytes of text these facts hold.
     pub(super) fn text_bytes(&self) -> usize {
-        let names = [&self.interpreter, &self.runpath, &self.soname].into_iter().flatten();
+        let names = [&self.interpreter, &self.runpath, &self.rpath, &self.soname].into_iter().flatten();
         let lists = names.chain(&self.needed).chain(&self.offered_versions);
         let pairs = self.needed_versions.iter().flat_map(|(library, version)| [library, version]);
         lists.chain(pairs).map(String::len).sum()
@@ -258,8 +261,9 @@ impl<'d, R: ReadRef<'d>> Dynamic<'d, R> {
         }
         facts.needed = needed.map(|(_, name)| self.string(*name)).collect::<Parsed<_>>()?;
         facts.soname = self.value(elf::DT_SONAME).map(|name| self.string(name)).transpose()?;
-        let runpath = self.value(elf::DT_RUNPATH).or_else(|| self.value(elf::DT_RPATH));
-        facts.runpath = runpath.map(|path| self.string(path)).transpose()?;
+        let path = |tag| self.value(tag).map(|path| self.string(path)).transpose();
+        facts.runpath = path(elf::DT_RUNPATH)?;
+        facts.rpath = if facts.runpath.is_none() { path(elf::DT_RPATH)? } else { None };
         facts.needed_versions = self.needed_versions()?;
         facts.offered_versions = self.offered_versions()?;
         Ok(())
@@ -295,7 +299,8 @@ impl<'d, R: ReadRef<'d>> Dynamic<'d, R> {
         self.data.read_at(offset).map_err(|()| Damage("a version record lies outside"))
     }
 
-    /// The records of DT_VERNEED: for each library the versions asked of it (gABI, symbol versioning).
+    /// The records of DT_VERNEED: for each library the versions asked of it (gABI, symbol versioning), but for those that
+    /// only weak symbols have, which the loader does without.
     fn needed_versions(&self) -> Parsed<Vec<(String, String)>> {
         let mut versions = Vec::new();
         let Some(address) = self.value(elf::DT_VERNEED) else { return Ok(versions) };
@@ -308,7 +313,9 @@ impl<'d, R: ReadRef<'d>> Dynamic<'d, R> {
             for _ in 0..library.vn_cnt.get(LE) {
                 spend(&mut budget)?;
                 let version: &elf::Vernaux<LE> = self.record(version_at)?;
-                versions.push((name.clone(), self.string(version.vna_name.get(LE).into())?));
+                if !version.vna_flags.get(LE).contains(elf::VER_FLG_WEAK) {
+                    versions.push((name.clone(), self.string(version.vna_name.get(LE).into())?));
+                }
                 version_at = step(version_at, version.vna_next.get(LE))?;
             }
             spend(&mut budget)?;
@@ -425,6 +432,24 @@ mod tests {
         bytes[18..20].copy_from_slice(&[0, 22]);
         let facts = read_bytes(&bytes).expect("an ELF file");
         assert_eq!((facts.architecture, facts.machine), (None, 22));
+    }
+
+    #[test]
+    fn a_version_of_weak_symbols_only_is_not_needed() {
+        let mut bytes = own_bytes().to_vec();
+        let needs = |bytes: &[u8]| read_bytes(bytes).expect("an ELF file").needed_versions;
+        let version = ("libc.so.6".to_owned(), "GLIBC_2.34".to_owned());
+        assert!(needs(&bytes).contains(&version));
+        // The record begins with the hash of the version's name (gABI, hash table), and its flags follow.
+        let hash = version.1.bytes().fold(0_u32, |hash, byte| {
+            let hash = (hash << 4).wrapping_add(byte.into());
+            let high = hash & 0xf000_0000;
+            (hash ^ (high >> 24)) & !high
+        });
+        let at = bytes.windows(6).position(|it| it[..4] == hash.to_le_bytes() && it[4..] == [0, 0]).expect("a record");
+        bytes[at + 4] = 2;
+        assert!(!needs(&bytes).contains(&version));
+        assert_eq!(needs(&bytes).len() + 1, needs(own_bytes()).len());
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod infrastructure;
 mod init;
 mod levels;
 mod lfs;
+mod libraries;
 mod lock;
 mod login;
 mod making;

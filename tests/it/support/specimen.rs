@@ -41,7 +41,7 @@ impl Tape {
         paths.iter().fold(self, |tape, path| tape.directory(path, 0o755))
     }
 
-    fn entry(mut self, kind: EntryType, path: &str, mode: u32, content: &[u8], link: &str) -> Self {
+    pub fn entry(mut self, kind: EntryType, path: &str, mode: u32, content: &[u8], link: &str) -> Self {
         let mut header = Header::new_gnu();
         header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
         header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
