@@ -116,7 +116,7 @@ pub fn architecture(
 }
 
 /// Names for `e_machine` that a Rust user may meet (gABI, ELF header).
-fn machine_name(machine: u16) -> String {
+pub(super) fn machine_name(machine: u16) -> String {
     match machine {
         3 => "32-bit x86".to_owned(),
         8 => "MIPS".to_owned(),

@@ -2,13 +2,14 @@
 //!
 //! What those programs load is `libraries`'s.
 
+use super::binary::machine_name;
 use super::findings::{Findings, Place};
 use super::image::ImageFacts;
 use super::libraries::{self, Surroundings};
 use super::merged::Merged;
 use super::rules::{self, Rule};
 use crate::layer::elf::ElfFacts;
-use crate::layer::facts::Inside;
+use crate::layer::facts::{EntryKind, Inside};
 use crate::platform::Architecture;
 
 /// AWS's entry point in its base images.
@@ -19,6 +20,8 @@ const RUNTIME_DIRECTORY: &str = "/var/runtime";
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// ELF files up to this size were read as a whole, so that what says nothing is no program.
 const READ_WHOLE: u64 = 16 << 20;
+/// How many files of a program's name are looked at when it is not where it should be.
+const MOST_NAMESAKES: usize = 100;
 /// A script's interpreter may be a script; Linux goes this far (`load_script`).
 const MOST_INTERPRETERS: usize = 5;
 
@@ -114,7 +117,8 @@ impl<'a> Start<'a, '_> {
             return Some(format!("there is no shell in the image to read it: {}", list_form(key, line)));
         }
         let named = self.merged.tree.nodes().filter(|(path, _)| path.rsplit('/').next() == Some(name));
-        let elsewhere = named.map(|(path, _)| format!("/{path}")).find(|path| self.find(path).is_some());
+        let elsewhere =
+            named.map(|(path, _)| format!("/{path}")).take(MOST_NAMESAKES).find(|path| self.find(path).is_some());
         match elsewhere {
             Some(path) if is_script => Some(format!("it is at `{path}`: begin the script with `#!{path}`")),
             Some(path) => Some(format!("it is at `{path}`: name it by its whole path")),
@@ -137,7 +141,10 @@ impl<'a> Start<'a, '_> {
             return file(&format!("{directory}/{word}"));
         }
         let path = self.image.variable("PATH").unwrap_or(DEFAULT_PATH);
-        path.split(':').find_map(|directory| file(&format!("{directory}/{word}")))
+        let there = || path.split(':').filter_map(|directory| file(&format!("{directory}/{word}")));
+        // What nobody may execute is passed by, as long as there is something else.
+        let may_start = |path: &String| self.merged.tree.get(path).is_some_and(|node| node.mode & 0o111 != 0);
+        there().find(may_start).or_else(|| there().next())
     }
 
     /// Judges a program; the line of its interpreter if it is a script.
@@ -160,8 +167,8 @@ impl<'a> Start<'a, '_> {
         }
         match merged.elf(path) {
             Some(elf) => self.elf(path, why, elf),
-            // Without `x` nobody looked whether it is a script.
-            None if node.size <= READ_WHOLE && node.mode & 0o111 != 0 => {
+            // Without `x` nobody looked whether it is a script, and into what has holes nobody looks.
+            None if node.size <= READ_WHOLE && node.mode & 0o111 != 0 && node.kind == EntryKind::File => {
                 let message = format!("{why}, and it is neither an ELF file nor a script");
                 self.findings.add(rules::NOT_A_PROGRAM, merged.place(path), message);
             }
@@ -173,7 +180,7 @@ impl<'a> Start<'a, '_> {
     fn elf(&mut self, path: &str, why: &str, elf: &'a ElfFacts) {
         let image = Architecture::from_oci(self.image.word("architecture"));
         if elf.architecture.is_none() || (image.is_some() && elf.architecture != image) {
-            let own = elf.architecture.map_or_else(|| format!("machine {}", elf.machine), |own| own.to_string());
+            let own = elf.architecture.map_or_else(|| machine_name(elf.machine), |own| own.to_string());
             let message = format!("{why}; it is for {own}, and the image for {}", self.image.word("architecture"));
             self.findings.add(rules::ARCHITECTURE, self.merged.place(path), message);
             return;
