@@ -68,7 +68,7 @@ pub(super) fn check(image: &ImageFacts, merged: &Merged<'_>, findings: &mut Find
         }
     }
     if let Some(base) = image.base.as_ref().filter(|base| !base.pinned) {
-        let message = format!("the base `{}` is named by a tag", base.reference.escape_debug());
+        let message = format!("the base `{}` is what its tag meant today", base.reference.escape_debug());
         findings.add(rules::UNPINNED, Place::IMAGE, message);
     }
 }

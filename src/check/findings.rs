@@ -52,8 +52,7 @@ impl Options {
 fn known(code: &str) -> Result<String> {
     match rules::find(code) {
         Some(rule) => Ok(rule.code.to_owned()),
-        None => Err(Problem::usage(format!("`{}` is no code of a rule", code.escape_debug()))
-            .help("`cargo lambda-image verify --explain all` lists them")),
+        None => Err(Problem::usage(format!("`{}` is no code of a rule", code.escape_debug())).help(rules::other(code))),
     }
 }
 

@@ -35,8 +35,7 @@ pub fn find(code: &str) -> Option<&'static Rule> {
 }
 
 /// The rule that was probably meant by something that is no code: its digits without the zeros, or a word of its title.
-#[must_use]
-pub fn nearest(text: &str) -> Option<&'static Rule> {
+fn nearest(text: &str) -> Option<&'static Rule> {
     let digits = text.trim_start_matches(|c: char| c.is_ascii_alphabetic() || "-_ ".contains(c));
     if let Ok(number) = digits.parse::<u32>() {
         return find(&format!("L{number:03}"));
@@ -44,6 +43,16 @@ pub fn nearest(text: &str) -> Option<&'static Rule> {
     let words = text.to_lowercase();
     let is_word = words.len() > 2;
     all().find(|rule| is_word && rule.title.to_lowercase().contains(&words))
+}
+
+/// What to say to somebody whose code is none.
+#[must_use]
+pub fn other(code: &str) -> String {
+    let list = "`cargo lambda-image verify --explain all` lists them";
+    match nearest(code) {
+        Some(rule) => format!("there is `{}`, {}; {list}", rule.code, rule.title),
+        None => list.to_owned(),
+    }
 }
 
 /// All rules in the order of their codes.
@@ -192,9 +201,9 @@ pub(super) const SETTINGS: &Rule = &Rule {
 
 pub(super) const ENVIRONMENT: &Rule = &Rule {
     code: "L013",
-    severity: Severity::Error,
+    severity: Severity::Warning,
     title: "variables of more than 4 KB",
-    why: "all variables together may have 4 KB (AWS, Lambda quotas)",
+    why: "a function's variables may have 4 KB together (AWS, Lambda quotas); whether an image's count among them, AWS does not say",
     fix: "move large values into a file in the image",
 };
 
@@ -459,7 +468,7 @@ pub(super) const SECRET: &Rule = &Rule {
     severity: Severity::Error,
     title: "a likely secret",
     why: "everybody who may pull the image reads it, and deleting it in a later layer does not take it out",
-    fix: "build without the file, change the secret, and hand it over in AWS Secrets Manager or Parameter Store",
+    fix: "build without the file, change the secret, and hand it over in AWS Secrets Manager or Parameter Store; what only looks like one passes with `--allow-secrets GLOB`",
 };
 
 pub(super) const WRITABLE: &Rule = &Rule {
@@ -491,7 +500,7 @@ pub(super) const UNPINNED: &Rule = &Rule {
     severity: Severity::Note,
     title: "a base that may change from build to build",
     why: "a tag moves, and with it the layers below everything that was uploaded before",
-    fix: "name it by digest, or pin it in `lambda-image.lock`",
+    fix: "commit `lambda-image.lock`, which a build writes and keeps to; or name the base by its digest",
 };
 
 const GROUPS: &[Group] = &[

@@ -26,7 +26,7 @@ const DIGEST_TAG_LENGTH: usize = 13;
 pub fn rule(text: &str) -> Result<(), String> {
     match rules::find(text) {
         Some(_) => Ok(()),
-        None => Err("no code of a rule; `cargo lambda-image verify --explain all` lists them".into()),
+        None => Err(format!("no code of a rule; {}", rules::other(text))),
     }
 }
 

@@ -75,6 +75,8 @@ pub(super) struct Draft {
     pub base_layers: Vec<Layer>,
     /// The base as it is to be locked; only a registry's is.
     pub locked_base: Option<(BaseKey, LockedBase)>,
+    /// Whether the lock said before which image the base is.
+    pub base_was_locked: bool,
     pub specs: Vec<LayerSpec>,
     pub architecture: Architecture,
     /// How each of `specs` stands to the lock.
@@ -170,7 +172,18 @@ async fn draft(
             refuse_too_large(&base_layers, &specs, &store)?;
         }
         let locked_base = base_key(&image.base, &image.base_directory, architecture).map(|key| (key, locked_base));
-        let draft = Draft { request: image, base, base_layers, locked_base, specs, locked, architecture, placement };
+        let base_was_locked = locking.base(&image, architecture).is_some();
+        let draft = Draft {
+            request: image,
+            base,
+            base_layers,
+            locked_base,
+            base_was_locked,
+            specs,
+            locked,
+            architecture,
+            placement,
+        };
         judge::draft(&draft, checks, &store, &session)?;
         locking.teach(&draft, &pipeline, &store)?;
         Ok(draft)

@@ -67,10 +67,7 @@ pub(super) fn draft(draft: &Draft, checks: Checks, store: &Store, session: &Sess
         manifest: None,
         config: config_of(draft)?,
         layers: of_base.chain(ours).collect(),
-        base: Some(BaseFacts {
-            reference: draft.base.shown.clone(),
-            pinned: base.pinned || draft.locked_base.is_some(),
-        }),
+        base: Some(BaseFacts { reference: draft.base.shown.clone(), pinned: base.pinned || draft.base_was_locked }),
     };
     refuse(&image, &options(&draft.request)?, (package, bin), session)
 }

@@ -39,12 +39,8 @@ fn explain(code: &str, session: &Session) -> Result<()> {
         ("all", _) => rules::list(),
         (_, Some(rule)) => rules::page(rule),
         (_, None) => {
-            let problem = Problem::usage(format!("`{}` is no code of a rule", code.escape_debug()));
-            let list = "`cargo lambda-image verify --explain all` lists them";
-            return Err(match rules::nearest(code) {
-                Some(rule) => problem.help(format!("there is `{}`, {}; {list}", rule.code, rule.title)),
-                None => problem.help(list),
-            });
+            let message = format!("`{}` is no code of a rule", code.escape_debug());
+            return Err(Problem::usage(message).help(rules::other(code)));
         }
     };
     session.emit(&Event::Explained { page: &page });
@@ -70,7 +66,9 @@ async fn judged(facts: ImageFacts, options: Options) -> Result<Verdict> {
 
 /// The project's images: built if need be, and then judged as they lie in the layout, without a second look into layers.
 async fn project(request: BuildRequest, session: &Session) -> Result<Vec<Verdict>> {
-    let (images, root, lock) = (request.images.clone(), request.store.clone(), request.lock.path.clone());
+    let (images, root) = (request.images.clone(), request.store.clone());
+    // The build writes one.
+    let has_lock = request.lock.path.is_file();
     build::run(request, &session.for_a_step()).await?;
     let store = {
         let session = session.clone();
@@ -89,7 +87,7 @@ async fn project(request: BuildRequest, session: &Session) -> Result<Vec<Verdict
         facts.shown.clone_from(&image.bin);
         name_layers(&mut facts, &store, &image.bin);
         let base = judge::base_of(image);
-        facts.base = Some(BaseFacts { pinned: base.pinned || lock.is_file(), ..base });
+        facts.base = Some(BaseFacts { pinned: base.pinned || has_lock, ..base });
         verdicts.push(judged(facts, judge::options(image)?).await?);
     }
     Ok(verdicts)
