@@ -241,18 +241,17 @@ fn library_advice(name: &str, surroundings: &Surroundings<'_>) -> String {
 }
 
 /// Native modules of the function, which something loads at run time.
-pub(super) fn modules<'a>(
-    started: &[(String, &ElfFacts)],
-    surroundings: &Surroundings<'a>,
-    findings: &mut Findings<'_>,
-) {
+pub(super) fn modules<'a>(started: &HashSet<String>, surroundings: &Surroundings<'a>, findings: &mut Findings<'_>) {
     for (path, elf) in surroundings.merged.programs() {
         if surroundings.gave_up() {
             return;
         }
-        let is_started = started.iter().any(|(other, _)| other == path);
         let is_own = is_of_the_function(path, surroundings.image);
-        if is_started || !is_own || elf.architecture.is_none() || elf.architecture != surroundings.architecture {
+        if started.contains(path)
+            || !is_own
+            || elf.architecture.is_none()
+            || elf.architecture != surroundings.architecture
+        {
             continue;
         }
         let (run_paths, _) = surroundings.run_paths(path, elf, &[], false);

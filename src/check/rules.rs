@@ -251,7 +251,7 @@ pub(super) const HARDLINK: &Rule = &Rule {
     code: "L021",
     severity: Severity::Warning,
     title: "a hard link",
-    why: "Lambda's unpacker was reported to refuse hard links in layers of build tools (aspect-build/rules_aws#145); those of Linux distributions pass",
+    why: "Lambda's unpacker was reported to refuse hard links in layers of build tools (aspect-build/rules_aws#145); those that Linux distributions have below /usr pass",
     fix: "replace it by a copy, as `tar --hard-dereference` does, or by a symbolic link",
 };
 
@@ -316,7 +316,7 @@ pub(super) const UNREADABLE: &Rule = &Rule {
     severity: Severity::Warning,
     title: "a file that others may not read",
     why: "functions run as an unprivileged user of Lambda's, whatever USER says, and fail with `Permission denied` (AWS, Lambda developer guide, \"Create a Lambda function using a container image\"; terraform-aws-modules/terraform-aws-lambda#209 and #301)",
-    fix: "`chmod -R a+rX` what the function reads before it is packed, or in a Dockerfile `RUN chmod -R a+rX /var/task` in the stage it is copied from",
+    fix: "`chmod -R a+rX` what the function reads before it is packed, or in a Dockerfile `RUN chmod -R a+rX /var/task`, best in the stage it is copied from: later it is stored twice",
 };
 
 pub(super) const CLOSED: &Rule = &Rule {
@@ -324,7 +324,7 @@ pub(super) const CLOSED: &Rule = &Rule {
     severity: Severity::Warning,
     title: "a directory that others may not enter",
     why: "functions run as an unprivileged user of Lambda's, who needs `x` on every directory above a file",
-    fix: "`chmod a+rx` the directory before it is packed, in a Dockerfile in the stage it is copied from",
+    fix: "`chmod a+rx` the directory before it is packed, or in a Dockerfile by `RUN`",
 };
 
 pub(super) const TRAILING: &Rule = &Rule {

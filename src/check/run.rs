@@ -2,6 +2,8 @@
 //!
 //! What those programs load is `libraries`'s.
 
+use std::collections::HashSet;
+
 use super::binary::machine_name;
 use super::findings::{Findings, Place};
 use super::image::ImageFacts;
@@ -32,6 +34,8 @@ struct Start<'a, 'f> {
     findings: &'f mut Findings<'a>,
     /// Dynamic programs that were found to be started.
     programs: Vec<(String, &'a ElfFacts)>,
+    /// Those of them that have no loader and nothing else of their system, which is told already.
+    stranded: HashSet<String>,
 }
 
 /// Whether the image starts with AWS's own entry point.
@@ -54,7 +58,7 @@ pub(super) fn check<'a>(image: &'a ImageFacts, merged: &'a Merged<'a>, findings:
         findings.not_checked(rules::MISSING, Place::IMAGE, "a layer was not read, and the program may be in it");
         return;
     }
-    let mut start = Start { image, merged, findings, programs: Vec::new() };
+    let mut start = Start { image, merged, findings, programs: Vec::new(), stranded: HashSet::new() };
     let what = if entrypoint.is_empty() { "CMD" } else { "ENTRYPOINT" };
     start.program(program, &format!("{what} starts `{}`", program.escape_debug()), rules::MISSING);
     if starts_with_aws(image) {
@@ -62,10 +66,12 @@ pub(super) fn check<'a>(image: &'a ImageFacts, merged: &'a Merged<'a>, findings:
         let bootstrap = format!("{directory}/bootstrap");
         start.program(&bootstrap, &format!("the entry point starts `{bootstrap}`"), rules::BOOTSTRAP);
     }
-    let programs = start.programs;
+    let Start { programs, stranded, .. } = start;
+    let started: HashSet<_> = programs.iter().map(|(path, _)| path.clone()).collect();
+    let programs: Vec<_> = programs.into_iter().filter(|(path, _)| !stranded.contains(path)).collect();
     let surroundings = Surroundings::of(image, merged);
     libraries::programs(&programs, &surroundings, findings);
-    libraries::modules(&programs, &surroundings, findings);
+    libraries::modules(&started, &surroundings, findings);
 }
 
 impl<'a> Start<'a, '_> {
@@ -108,7 +114,6 @@ impl<'a> Start<'a, '_> {
 
     /// What to do about a program that is not found, where there is more to say than that.
     fn advice(&self, word: &str, is_script: bool) -> Option<String> {
-        let name = word.rsplit('/').next().unwrap_or(word);
         let (key, words) = match self.image.words("Entrypoint") {
             words if words.is_empty() => ("CMD", self.image.words("Cmd")),
             words => ("ENTRYPOINT", words),
@@ -116,10 +121,7 @@ impl<'a> Start<'a, '_> {
         if let Some(line) = shell_form(&words).filter(|_| !is_script && words.first() == Some(&word)) {
             return Some(format!("there is no shell in the image to read it: {}", list_form(key, line)));
         }
-        let named = self.merged.tree.nodes().filter(|(path, _)| path.rsplit('/').next() == Some(name));
-        let elsewhere =
-            named.map(|(path, _)| format!("/{path}")).take(MOST_NAMESAKES).find(|path| self.find(path).is_some());
-        match elsewhere {
+        match self.elsewhere(word) {
             Some(path) if is_script => Some(format!("it is at `{path}`: begin the script with `#!{path}`")),
             Some(path) => Some(format!("it is at `{path}`: name it by its whole path")),
             None if is_script => Some(format!(
@@ -185,21 +187,32 @@ impl<'a> Start<'a, '_> {
             self.findings.add(rules::ARCHITECTURE, self.merged.place(path), message);
             return;
         }
-        if let Some(loader) = &elf.interpreter {
-            if self.merged.file(loader).is_none() {
-                let message = format!("{why}; it asks for `{}`, which is not there", loader.escape_debug());
-                self.findings.add_with_help(
-                    rules::LOADER,
-                    self.merged.place(path),
-                    message,
-                    loader_advice(elf, loader),
-                );
-                return;
-            }
-            if !self.programs.iter().any(|(other, _)| other == path) {
-                self.programs.push((path.to_owned(), elf));
+        let Some(loader) = &elf.interpreter else { return };
+        if self.merged.file(loader).is_none() {
+            let message = format!("{why}; it asks for `{}`, which is not there", loader.escape_debug());
+            let elsewhere = self.elsewhere(loader);
+            let help = match &elsewhere {
+                Some(path) => format!(
+                    "it is at `{path}`: let `{}` be a link that leads there; a later layer may have put a directory in its place",
+                    loader.rsplit_once('/').map_or("/", |(directory, _)| directory).escape_debug()
+                ),
+                None => loader_advice(elf, loader),
+            };
+            self.findings.add_with_help(rules::LOADER, self.merged.place(path), message, help);
+            if elsewhere.is_none() {
+                self.stranded.insert(path.to_owned());
             }
         }
+        if !self.programs.iter().any(|(other, _)| other == path) {
+            self.programs.push((path.to_owned(), elf));
+        }
+    }
+
+    /// Where else a file of this name is.
+    fn elsewhere(&self, word: &str) -> Option<String> {
+        let name = word.rsplit('/').next().unwrap_or(word);
+        let named = self.merged.tree.nodes().filter(|(path, _)| path.rsplit('/').next() == Some(name));
+        named.map(|(path, _)| format!("/{path}")).take(MOST_NAMESAKES).find(|path| self.merged.file(path).is_some())
     }
 }
 

@@ -67,6 +67,20 @@ fn libraries_are_found_and_new_enough() {
     };
     let at = "/var/task/program";
     expect("no loader", &[&format!("L057 error {at}")], machine);
+    expect(
+        "no loader, in no layer that is to be seen",
+        &[&format!("L057 error {at}"), "L028 warning /lib64"],
+        |image| {
+            image.add_bare(Tape::default().directories(&["usr", "usr/lib"]).symlink("lib64", "usr/lib"));
+            machine(image);
+            help(image, "lib");
+            let tape = Tape::default().directories(&["usr", "usr/lib"]);
+            let tape =
+                tape.file(&format!("usr/lib/{}", LOADER.rsplit('/').next().expect("a name")), 0o755, &elf(AMD64));
+            image.add_bare(tape.file("usr/lib/libc.so.6", 0o755, &libc_of_this_machine));
+            image.add_bare(Tape::default().directories(&["lib64"]));
+        },
+    );
     expect("no libraries", &[&format!("L060 error {at}"), &format!("L060 error {at}")], |image| {
         machine(image);
         system(image, None);

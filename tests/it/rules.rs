@@ -156,6 +156,14 @@ fn tars_that_lambda_does_not_unpack() {
         ("no directories", &["L020 error /a", "L020 error /a/b"][..], bare().file("a/b/c", 0o644, b"")),
         ("a directory after its file", &["L020 error /a"], bare().file("a/b", 0o644, b"").directory("a", 0o755)),
         ("a hard link", &["L021 warning /b"], bare().file("a", 0o644, b"x").hardlink("b", "a")),
+        (
+            "a hard link of the system",
+            &[],
+            bare()
+                .directories(&["usr", "usr/bin"])
+                .file("usr/bin/perl", 0o755, b"x")
+                .hardlink("usr/bin/perl5", "usr/bin/perl"),
+        ),
         ("a hard link before its target", &["L022 error /b"], bare().hardlink("b", "a").file("a", 0o644, b"")),
         ("a device", &["L023 warning /null"], bare().special(EntryType::Char, "null")),
         ("a FIFO", &["L023 warning /pipe"], bare().special(EntryType::Fifo, "pipe")),
