@@ -183,6 +183,11 @@ fn assets_that_are_not_here_come_from_the_lock_and_the_registry() {
         (&there["digest"], ["reuse", "reuse", "upload"].map(str::to_owned).to_vec())
     );
     assert_eq!(pushed(&again)["layers"], there["layers"], "under the same names");
+    let word = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let notes = again.messages("finding").into_iter();
+    let notes = notes.map(|it| ["code", "severity", "layer", "message"].map(|key| word(&it[key])).join(" "));
+    let said = "not checked: its files are not here";
+    assert_eq!(notes.collect::<Vec<_>>(), [format!("L017 note models {said}"), format!("L017 note x.db {said}")]);
 
     // A complete layout needs the bytes.
     let build = || fresh.build().args(["--binary-path", "app", "--assets-from-lock", "--locked"]);
