@@ -45,7 +45,11 @@ fn result(verdict: &Verdict, finding: &Finding) -> Value {
         "level": severity.word(),
         "message": {"text": format!("{message}; {help}")},
         "locations": [{
-            "physicalLocation": {"artifactLocation": {"uri": uri}},
+            // GitHub wants a region of every result, and files of an image have no lines that anybody would look at.
+            "physicalLocation": {
+                "artifactLocation": {"uri": uri},
+                "region": {"startLine": 1, "startColumn": 1, "endLine": 1, "endColumn": 1},
+            },
             "logicalLocations": [{"name": verdict.image, "kind": "image"}],
         }],
         "properties": {"image": verdict.image, "digest": verdict.digest, "layer": layer},
@@ -96,6 +100,8 @@ mod tests {
         let results = run["results"].as_array().expect("results");
         let uri = |at: usize| &results[at]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"];
         assert_eq!((uri(0), uri(1)), (&json!("var/task/a%20b"), &json!("hello")));
+        let region = &results[0]["locations"][0]["physicalLocation"]["region"];
+        assert_eq!(region, &json!({"startLine": 1, "startColumn": 1, "endLine": 1, "endColumn": 1}));
         assert_eq!((&results[0]["ruleId"], &results[0]["level"]), (&json!("L071"), &json!("error")));
     }
 }
