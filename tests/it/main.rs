@@ -2,6 +2,7 @@
 
 #![expect(unreachable_pub, reason = "the modules of one test binary share by `pub`")]
 
+mod action;
 mod actions;
 mod aws;
 mod base;

@@ -3,6 +3,7 @@
 pub(crate) mod assets;
 pub mod child;
 pub mod cloud;
+pub mod composite;
 pub mod docker;
 pub mod docker_registry;
 pub mod emulator;
@@ -26,3 +27,4 @@ pub mod site;
 pub mod specimen;
 pub mod tools;
 pub mod tunnel;
+pub mod yaml;
