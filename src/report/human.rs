@@ -305,7 +305,11 @@ impl Talk {
         if let Some(bar) = &running.bar {
             bar.finish_and_clear();
         }
-        let bytes = running.total_bytes.unwrap_or(running.done_bytes).max(running.done_bytes);
+        let bytes = match running.kind {
+            // What a layer can have at most says nothing of what was sent of it.
+            TaskKind::Push => running.done_bytes,
+            _ => running.total_bytes.unwrap_or(running.done_bytes).max(running.done_bytes),
+        };
         // Whoever writes a file tells its path when it has its final name.
         let worth_a_line = bytes >= SMALL_BYTES && running.kind != TaskKind::Write;
         match outcome {

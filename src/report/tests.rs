@@ -342,6 +342,7 @@ fn a_push_of_several_layers_has_a_bar_above_theirs() {
     let data = session.task(TaskKind::Push, "data", Some(60 * MIB));
     data.advance(20 * MIB);
     data.finish(TaskOutcome::Done);
+    assert!(stderr.text().contains("Pushed data, 20.0 MiB in "), "what was sent, not what might have been");
     pushed("data", PushStep::Upload, 20);
     assert_eq!(bars(), ["hello 17%"], "20 of 120, since it was at most 60 and is 20");
     let model = session.task(TaskKind::Push, "model", Some(100 * MIB));
