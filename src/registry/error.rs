@@ -239,10 +239,19 @@ fn help(origin: &Origin, status: StatusCode, codes: &[String], words: &str) -> S
     if let Some(help) = permission(words) {
         return help;
     }
+    let lower = words.to_ascii_lowercase();
+    if ["media type", "mediatype"].iter().any(|said| lower.contains(said)) {
+        return "where it takes no OCI manifests, push with `--format docker`".to_owned();
+    }
     match status.as_u16() {
         401 => format!("log in with `docker login {origin}` or `podman login {origin}`, and check the image's name"),
         403 => format!("the account logged in at `{origin}` may not do this; an expired login looks the same"),
         404 => "check the name and the tag".to_owned(),
+        301 | 302 | 303 | 307 | 308 => {
+            "what is sent follows no redirect: name the registry as where it redirects to".to_owned()
+        }
+        413 => "a proxy before the registry takes no more at once (`client_max_body_size` in nginx): let it take more"
+            .to_owned(),
         407 => "put the user name and password into `HTTPS_PROXY`".to_owned(),
         429 => format!("wait a little, or log in with `docker login {origin}` for a higher limit"),
         500..=599 => "the registry has a problem of its own; try again later".to_owned(),
@@ -368,6 +377,27 @@ mod tests {
             let error = answer(403, None, &body);
             assert_eq!(error.problem.next_step(), Some(help));
             assert_eq!(error.problem.causes(), [format!("DENIED {message}")]);
+        }
+    }
+
+    #[test]
+    fn what_registries_and_their_proxies_do_not_take_comes_with_what_to_do() {
+        for (status, words, help) in [
+            (
+                413,
+                "",
+                "a proxy before the registry takes no more at once (`client_max_body_size` in nginx): let it take more",
+            ),
+            (308, "", "what is sent follows no redirect: name the registry as where it redirects to"),
+            (405, "Unsupported media type in manifest", "where it takes no OCI manifests, push with `--format docker`"),
+            (
+                400,
+                "manifest invalid: mediaType application/x",
+                "where it takes no OCI manifests, push with `--format docker`",
+            ),
+        ] {
+            let body = serde_json::json!({"errors": [{"code": "UNSUPPORTED", "message": words}]}).to_string();
+            assert_eq!(answer(status, None, &body).problem.next_step(), Some(help), "{status}");
         }
     }
 
