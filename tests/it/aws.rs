@@ -12,6 +12,7 @@ use cargo_lambda_image::aws::ecr::token::TokenSource;
 use cargo_lambda_image::aws::ecr::{Authorization, Ecr};
 use cargo_lambda_image::aws::{Access, Settings};
 use cargo_lambda_image::event::Session;
+use cargo_lambda_image::oci::Digest;
 use cargo_lambda_image::problem::{Exit, Problem, Result};
 use rcgen::generate_simple_self_signed;
 use serde_json::{Value, json};
@@ -155,6 +156,67 @@ fn who_has_no_credentials_is_told_how_to_get_some() {
     fs::create_dir(home.path().join(".aws")).expect("a directory");
     fs::write(home.path().join(".aws/config"), "[profile work]\noutput = json\n").expect("a written file");
     child::run(TEST, &files(home.path()));
+}
+
+#[test]
+fn keys_come_from_a_web_identity_from_sso_and_from_a_login() {
+    const TEST: &str = "aws::keys_come_from_a_web_identity_from_sso_and_from_a_login";
+    const ROLE: &str = "<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials>\
+        <AccessKeyId>ASIAWEB</AccessKeyId><SecretAccessKey>canary</SecretAccessKey><SessionToken>canary</SessionToken>\
+        <Expiration>2099-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleWithWebIdentityResult>\
+        </AssumeRoleWithWebIdentityResponse>";
+    const SSO: &str = r#"{"roleCredentials":{"accessKeyId":"ASIASSO","secretAccessKey":"canary",
+        "sessionToken":"canary","expiration":4070908800000}}"#;
+    if child::is_child() {
+        let profile = std::env::var("PROFILE").ok();
+        block_on(authorize(&settings(Some("eu-west-1"), profile.as_deref()))).expect("a login");
+        return;
+    }
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let path = |below: &str| home.path().join(below);
+    let login = "arn:aws:iam::123456789012:user/me";
+    let config = format!(
+        "[profile sso]\nsso_session = company\nsso_account_id = 123456789012\nsso_role_name = Dev\n\
+         [sso-session company]\nsso_region = eu-west-1\nsso_start_url = https://company.example/start\n\
+         [profile login]\nlogin_session = {login}\n"
+    );
+    for directory in [".aws/sso/cache", ".aws/login/cache"] {
+        fs::create_dir_all(path(directory)).expect("a directory");
+    }
+    fs::write(path(".aws/config"), config).expect("a written file");
+    let token = json!({ "accessToken": "canary", "expiresAt": "2099-01-01T00:00:00Z", "region": "eu-west-1" });
+    let file = path(".aws/sso/cache/71b21161ffa1e6516bcc072aaf5ef38cbe85b511.json");
+    fs::write(file, token.to_string()).expect("a written file");
+    let token = json!({
+        "accessToken": { "accessKeyId": "ASIALOGIN", "secretAccessKey": "canary", "sessionToken": "canary",
+            "accountId": "123456789012", "expiresAt": "2099-01-01T00:00:00Z" },
+        "tokenType": "aws_sigv4", "refreshToken": "canary", "clientId": "x", "dpopKey": "x",
+    });
+    let file = path(".aws/login/cache").join(format!("{}.json", Digest::of(login.as_bytes()).hex()));
+    fs::write(file, token.to_string()).expect("a written file");
+    fs::write(path("identity"), "canary-identity").expect("a written file");
+    let identity = path("identity").display().to_string();
+
+    let web =
+        [("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/ci"), ("AWS_WEB_IDENTITY_TOKEN_FILE", identity.as_str())];
+    for (way, key, before) in [
+        (&web[..], "ASIAWEB", &["POST /"][..]),
+        (&[("PROFILE", "sso")], "ASIASSO", &["GET /federation/credentials?role_name=Dev&account_id=123456789012"]),
+        (&[("PROFILE", "login")], "ASIALOGIN", &[]),
+    ] {
+        let answer = Fault::Status(200, &[("content-type", "application/x-amz-json-1.1")], TOKEN);
+        let first = before.contains(&"POST /");
+        let aws = FaultRegistry::builder()
+            .fault(Method::POST, "/", 0..usize::from(first), Fault::Status(200, &[("content-type", "text/xml")], ROLE))
+            .fault(Method::GET, "/federation", 0..1, Fault::Status(200, &[], SSO))
+            .fault(Method::POST, "/", usize::from(first)..9, answer)
+            .start();
+        child::run(TEST, &[&files(home.path())[..], way, &[("AWS_ENDPOINT_URL", aws.origin.as_str())]].concat());
+        assert_eq!(aws.log(), [before, &["POST /"]].concat());
+        let signed = aws.requests().pop().expect("a request");
+        let signature = signed.header("authorization").expect("a signature");
+        assert!(signature.contains(&format!("Credential={key}/")), "{signature}");
+    }
 }
 
 #[test]

@@ -256,6 +256,38 @@ fn a_push_that_is_suspended_goes_on_where_it_was() {
 }
 
 #[test]
+fn an_asset_that_shrinks_while_it_is_sent_ends_the_push_by_its_name() {
+    let registry = FaultRegistry::builder().repository("site").ways(ways()).start();
+    let site = Site::new();
+    let push = || {
+        let push = site.push(&format!("{}/site", registry.address), &["notes.txt", "huge.bin"]).args(["--tag", "v1"]);
+        push.args(["--compression-level", "0"])
+    };
+    site.write_zeros("huge.bin", 1_000_000);
+    succeed_with(push());
+    let before = registry.manifest("site", "v1");
+    site.write_zeros("huge.bin", 8 << 30);
+    let sent = registry.received();
+    let mut running = push().start();
+    poll("bytes of it to arrive", || (registry.received() > sent).then_some(()));
+    running.signal("STOP");
+    poll("the program to stand still", || running.is_stopped().then_some(()));
+    site.write_zeros("huge.bin", 1_000_000);
+    running.signal("CONT");
+    assert!(!running.has_ended());
+    let ended = running.wait();
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{}", ended.stderr);
+    for word in [
+        "could not push layer `huge.bin`",
+        "site/huge.bin`",
+        "shrank from 8589934592 to 1000000 bytes while it was read",
+    ] {
+        assert!(ended.stderr.contains(word), "no `{word}` in {}", ended.stderr);
+    }
+    assert_eq!((registry.manifest("site", "v1"), registry.open_sessions("site")), (before, 0));
+}
+
+#[test]
 fn a_signal_while_sending_leaves_the_tag_and_ends_the_sessions() {
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
         // With a login, as every registry that takes pushes wants one: for the end of a session, too.

@@ -296,6 +296,28 @@ impl Reporter for Warned {
 }
 
 #[test]
+fn a_credential_helpers_identity_token_is_posted() {
+    const SCRIPT: &str = r#"read server; echo '{"Username":"<token>","Secret":"canary-token","ServerURL":"x"}'"#;
+    const TEST: &str = "login::a_credential_helpers_identity_token_is_posted";
+    if child::is_child() {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(async {
+            let registry = registry(Auth::Bearer(Some(("me", PASSWORD)))).start();
+            manifest(&client(&registry.origin, CredentialSource::from_environment())).await.expect("a manifest");
+            let posted = registry.requests().into_iter().find(|request| request.method == Method::POST);
+            let form = String::from_utf8(posted.expect("a form").body.to_vec()).expect("text");
+            assert!(form.contains("refresh_token=canary-token"), "{form}");
+        });
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    helper(directory.path(), SCRIPT);
+    let docker = directory.path().to_str().expect("a plain path");
+    let path = format!("{docker}:{}", std::env::var("PATH").expect("a PATH"));
+    child::run(TEST, &[("DOCKER_CONFIG", docker), ("PATH", &path)]);
+}
+
+#[test]
 fn a_helper_that_fails_is_warned_of_and_does_not_keep_anybody_from_public_images() {
     if child::is_child() {
         let expected = std::env::var("EXPECTED").expect("what to expect");

@@ -1,6 +1,7 @@
 //! What `push` brings into a registry, what it leaves alone, and what it says about both.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use axum::http::Method;
@@ -240,11 +241,14 @@ fn a_dry_run_tells_the_plan_and_writes_nothing() {
     site.write("big.bin", &noise(100_000));
     let repository = format!("{}/site", registry.address);
     let push = |assets: &[&str]| site.push(&repository, assets).args(["--tag", "v1"]);
+    let there = files_below(&site.path(""));
     let plan = succeeded(push(&["notes.txt"]).arg("--dry-run").run()).stdout;
     let lines: Vec<_> = plan.lines().collect();
     assert_eq!(lines[0], repository);
     assert!(lines[2].contains("notes.txt") && lines[2].contains("upload") && lines[2].contains("at most"), "{plan}");
-    assert!(!site.store().join("site.json").exists());
+    let written: Vec<_> = files_below(&site.path("")).into_keys().filter(|path| !there.contains_key(path)).collect();
+    let locks = ["build.lock", "tmp/lock"].map(|name| Path::new("site/target/lambda-image").join(name));
+    assert_eq!(written, locks, "empty, and nothing else");
 
     succeeded(push(&["notes.txt"]).run());
     let asked = registry.requests().len();
