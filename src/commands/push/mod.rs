@@ -270,7 +270,9 @@ fn base_supply(base: &Base, index: usize, layer: &Layer, offline: bool, store: &
     }
     match base.layer_source(index) {
         Some(_) if offline && base.repository().is_some() => Supply::Absent { expected: None },
-        Some(source) => Supply::Base(source),
+        Some(source) if base.repository().is_some() => Supply::Base(source),
+        // A layout or an archive is as near as a blob of the store.
+        Some(source) => Supply::Here(source),
         None => Supply::Absent { expected: None },
     }
 }
