@@ -24,10 +24,14 @@ pub(super) fn planned(bin: &str, plan: &PushPlan) -> String {
     let bytes = units::size(plan.relayed_bytes + plan.uploaded_bytes);
     let of = count(plan.layers.len(), "layer");
     let at_most = if plan.at_most { "at most " } else { "" };
-    match to_send {
-        0 => format!("{bin} to {}: all of {of} there", plan.repository),
-        to_send => format!("{bin} to {}: {to_send} of {of}, {at_most}{bytes}", plan.repository),
-    }
+    let lent = plan.layers.iter().filter(|layer| layer.step == PushStep::Mount).count();
+    let what = match (to_send, lent) {
+        (0, 0) => format!("all of {of} there"),
+        (0, lent) => format!("{lent} of {of} from other repositories"),
+        (to_send, 0) => format!("{to_send} of {of}, {at_most}{bytes}"),
+        (to_send, lent) => format!("{to_send} of {of}, {at_most}{bytes}, and {lent} from other repositories"),
+    };
+    format!("{bin} to {}: {what}", plan.repository)
 }
 
 /// What a finished task did, and how fast where that can be told.
@@ -59,6 +63,36 @@ pub(super) fn count(count: usize, what: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::PlannedLayer;
+
+    #[test]
+    fn a_plan_tells_what_moves_and_from_where() {
+        use PushStep::{Mount, Relay, Reuse, Upload};
+        for (steps, what) in [
+            (&[Reuse][..], "all of 1 layer there"),
+            (&[Reuse, Mount], "1 of 2 layers from other repositories"),
+            (&[Reuse, Relay, Upload], "2 of 3 layers, 3.0 KiB"),
+            (&[Mount, Relay, Upload], "2 of 3 layers, 3.0 KiB, and 1 from other repositories"),
+        ] {
+            let layer = |step: &PushStep| PlannedLayer {
+                name: String::new(),
+                digest: None,
+                step: *step,
+                size: 0,
+                at_most: false,
+            };
+            let plan = PushPlan {
+                repository: "h/r".into(),
+                layers: steps.iter().map(layer).collect(),
+                reused_bytes: 0,
+                mounted_bytes: 0,
+                relayed_bytes: 1024,
+                uploaded_bytes: 2048,
+                at_most: false,
+            };
+            assert_eq!(planned("hello", &plan), format!("hello to h/r: {what}"));
+        }
+    }
 
     #[test]
     fn a_finished_task_tells_its_rate_once_it_can_be_told() {
