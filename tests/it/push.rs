@@ -2,10 +2,10 @@
 
 mod logins;
 mod manifests;
-mod sleep;
+mod pace;
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -38,11 +38,6 @@ fn client_at(origin: &str, credentials: CredentialSource, patience: Patience) ->
 
 fn client(registry: &FaultRegistry) -> Client {
     client_at(&registry.origin, CredentialSource::Anonymous, patience())
-}
-
-fn hasty(registry: &FaultRegistry) -> Client {
-    let patience = Patience { stall: Duration::from_millis(300), ..patience() };
-    client_at(&registry.origin, CredentialSource::Anonymous, patience)
 }
 
 fn ecr() -> Ways {
@@ -372,17 +367,29 @@ async fn a_mount_asks_for_the_right_to_read_the_lender() {
 #[tokio::test]
 async fn an_upload_elsewhere_carries_no_login() {
     let blob = noise(300_000);
-    let storage = open().auth(Auth::Open).start();
-    let location = Fault::Header("location", format!("{}/v2/a/blobs/uploads/1-0?x=1", storage.origin));
-    let registry = open().auth(Auth::Basic("me", "canary")).fault(Method::POST, "/uploads/", 1..2, location).start();
-    let password = Secret::new("canary");
-    let login = CredentialSource::Given(Credentials::Password { username: "me".into(), password });
-    // So that the other server knows a session of this name.
-    client(&storage).mount("a", &Digest::of(b"x"), "b").await.expect("a session");
-    push(&client_at(&registry.origin, login, patience()), &blob).await.expect("pushed");
-    assert_eq!(storage.blob("a", &blob).as_deref(), Some(&blob[..]));
-    for request in storage.requests() {
-        assert_eq!(request.header("authorization"), None, "{} {}", request.method, request.target);
+    for (is_streamed, cut, expected) in [
+        (false, 0..0, &["POST", "PUT"][..]),
+        (true, 0..0, &["POST", "PATCH", "PUT"]),
+        (true, 0..1, &["POST", "PATCH", "DELETE"]),
+    ] {
+        let gives_up = !cut.is_empty();
+        let storage = open().auth(Auth::Open).fault(Method::PATCH, "", cut, Fault::DropReply).start();
+        let location = Fault::Header("location", format!("{}/v2/a/blobs/uploads/1-0?x=1", storage.origin));
+        let registry =
+            open().auth(Auth::Basic("me", "canary")).fault(Method::POST, "/uploads/", 1..2, location).start();
+        let password = Secret::new("canary");
+        let login = CredentialSource::Given(Credentials::Password { username: "me".into(), password });
+        // So that the other server knows a session of this name.
+        client(&storage).mount("a", &Digest::of(b"x"), "b").await.expect("a session");
+        let client = client_at(&registry.origin, login, patience());
+        let pushed = if is_streamed { stream(&client, &blob).await } else { push(&client, &blob).await };
+        assert_eq!(pushed.expect("pushed"), made(&blob));
+        let there = if gives_up { &registry } else { &storage };
+        assert_eq!(there.blob("a", &blob).as_deref(), Some(&blob[..]));
+        assert_eq!(methods(&storage), expected);
+        for request in storage.requests() {
+            assert_eq!(request.header("authorization"), None, "{} {}", request.method, request.target);
+        }
     }
 }
 
@@ -412,82 +419,6 @@ async fn locations_are_followed_where_that_is_safe() {
     let registry = open().ways(ways).start();
     let error = push(&client(&registry), &blob).await.expect_err("nobody there");
     assert_eq!(error.kind, ErrorKind::Unreachable { worth_retrying: true });
-}
-
-#[tokio::test]
-async fn a_server_that_takes_no_more_bytes_is_left() {
-    let blob = noise(LARGE);
-    let registry = open().fault(Method::PUT, "/uploads/", 0..1, Fault::ReadThenHang(1 << 20)).start();
-    push(&hasty(&registry), &blob).await.expect("pushed");
-    assert_eq!(registry.count(Method::POST, "/uploads/"), 2);
-}
-
-#[tokio::test]
-async fn a_server_that_never_confirms_is_asked() {
-    let blob = noise(300_000);
-    let registry = open().fault(Method::PUT, "/uploads/", 0..1, Fault::Hang).start();
-    push(&hasty(&registry), &blob).await.expect("pushed");
-    assert_eq!((registry.received(), registry.count(Method::POST, "/uploads/")), (300_000, 1));
-}
-
-#[tokio::test]
-async fn a_large_blob_may_take_its_time_to_be_confirmed_however_it_was_sent() {
-    static MIB: [u8; 1 << 20] = [7; 1 << 20];
-    let blob = vec![7; MIB.len() * 64];
-    let late = Fault::Late(Duration::from_secs(2));
-    // Less than the answer takes, but more than a fifth of it: so long may any answer to so many bytes take.
-    let patience = Patience { stall: Duration::from_secs(1), connect: Duration::from_millis(500), ..patience() };
-    for (known, expected) in [(Some(of(&blob)), &["POST", "PUT"][..]), (None, &["POST", "PATCH", "PUT"])] {
-        let registry = open().fault(Method::PUT, "/uploads/", 0..1, late.clone()).start();
-        let client = client_at(&registry.origin, CredentialSource::Anonymous, patience.clone());
-        let source = Source::blocking(|mut pieces| {
-            for _ in 0..64 {
-                std::io::Write::write_all(&mut pieces, &MIB)
-                    .map_err(|error| Problem::failed("written").because(error))?;
-            }
-            pieces.finish()
-        });
-        assert_eq!(client.upload(upload(&source, known.as_ref())).await.expect("pushed"), made(&blob));
-        assert_eq!(methods(&registry), expected);
-    }
-}
-
-#[tokio::test]
-async fn who_makes_the_bytes_may_take_longer_than_the_wire() {
-    let registry = open().start();
-    let source = Source::new(|pieces| {
-        Box::pin(async move {
-            for _ in 0..3 {
-                tokio::time::sleep(Duration::from_millis(400)).await;
-                let sent = pieces.send(Piece::Bytes(Bytes::from_static(b"abc"))).await;
-                sent.map_err(|_| Problem::failed("nobody takes it"))?;
-            }
-            Ok(made(b"abcabcabc"))
-        })
-    });
-    let pushed = hasty(&registry).upload(upload(&source, None)).await.expect("pushed");
-    assert_eq!(pushed, made(b"abcabcabc"));
-    assert_eq!(methods(&registry), ["POST", "PATCH", "PUT"]);
-}
-
-#[tokio::test]
-async fn bytes_are_made_no_faster_than_they_are_taken() {
-    let registry = open().fault(Method::PATCH, "/uploads/", ALWAYS, Fault::ReadThenHang(0)).start();
-    let most = Arc::new(AtomicU64::new(0));
-    let counter = most.clone();
-    let source = Source::blocking(move |mut pieces| {
-        let mut count = 0;
-        // 64 GiB, unless somebody stops us.
-        for _ in 0..65536 {
-            std::io::Write::write_all(&mut pieces, &[7; 1 << 20])
-                .map_err(|error| Problem::failed("written").because(error))?;
-            count += 1 << 20;
-            counter.fetch_max(count, Ordering::Relaxed);
-        }
-        pieces.finish()
-    });
-    hasty(&registry).upload(upload(&source, None)).await.expect_err("nobody reads");
-    assert!(most.load(Ordering::Relaxed) < 32 << 20, "{most:?}");
 }
 
 #[tokio::test]
