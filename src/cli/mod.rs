@@ -288,6 +288,9 @@ pub struct ImageArgs {
     pub compression_level: Option<u32>,
 
     /// Media types of the image [default: oci]
+    ///
+    /// `docker` is for services that take no others. In registries and archives every tool reads either; in a layout,
+    /// skopeo finds an image of Docker's types only without its name, and umoci not at all.
     #[arg(long)]
     pub format: Option<FormatArg>,
 
