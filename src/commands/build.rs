@@ -19,7 +19,6 @@ use crate::event::run::Phase;
 use crate::event::{Event, Session};
 use crate::image::result as result_file;
 use crate::image::{archive, layout};
-use crate::layer::make::Reuse;
 use crate::layer::plan::LayerSpec;
 use crate::layer::{Layer, Pipeline};
 use crate::problem::{Problem, Result};
@@ -103,7 +102,6 @@ async fn make_layers(
     store: &Arc<Store>,
     session: &Session,
 ) -> Result<(Vec<Draft>, Vec<Vec<Layer>>)> {
-    let reuse = if request.no_cache { Reuse::Nothing } else { Reuse::Records };
     let mut unique: HashMap<u32, Vec<LayerSpec>> = HashMap::new();
     for draft in &drafts {
         let specs = unique.entry(draft.request.compression_level).or_default();
@@ -120,6 +118,7 @@ async fn make_layers(
     let mut made = HashMap::new();
     for (level, specs) in unique {
         let (store, session, threads) = (Arc::clone(store), session.clone(), request.threads);
+        let reuse = request.reuse();
         let layers = blocking(move || {
             let layers = Pipeline::new(threads, level).make(&specs, &store, &session, reuse)?;
             Ok(specs.into_iter().zip(layers).collect::<Vec<_>>())

@@ -130,8 +130,9 @@ async fn draft(
 ) -> Result<Draft> {
     let Drafting { request, locking, store, session, .. } = *drafting;
     let mut assets = {
-        let (image, store, locking) = (image.clone(), request.store.clone(), Arc::clone(locking));
-        blocking(move || locking.assets(&image, &store)).await?
+        let (image, store, locking) = (image.clone(), Arc::clone(store), Arc::clone(locking));
+        let reuse = request.reuse();
+        blocking(move || locking.assets(&image, &store, reuse)).await?
     };
     let of_binary = binary.as_ref().and_then(|binary| binary.elf.architecture);
     let architecture = image.architecture.or(of_binary).unwrap_or(Architecture::Amd64);

@@ -179,10 +179,10 @@ impl Updating<'_> {
         let pipeline = Arc::new(Pipeline::new(self.request.threads, image.compression_level));
         let base_layers = base::look(&base, &self.store, &pipeline, self.session).await?;
         let (locking, store, session) = (Arc::clone(&self.locking), Arc::clone(&self.store), self.session.clone());
-        let (image, place, dry_run) = (image.clone(), self.request.store.clone(), self.dry_run);
+        let (image, reuse, dry_run) = (image.clone(), self.request.reuse(), self.dry_run);
         let renewed = renewed.clone();
         let (found, keys) = blocking(move || {
-            let mut assets = locking.assets(&image, &place)?;
+            let mut assets = locking.assets(&image, &store, reuse)?;
             let tree = Tree::merge(&facts(&base_layers, &store)?);
             let specs = plan::plan(std::mem::take(&mut assets.packs), &tree, base_layers.len())?;
             let on = Settling { tree: &tree, base_layers: base_layers.len(), level: image.compression_level };

@@ -31,6 +31,7 @@ use crate::platform::Architecture;
 use crate::problem::{Problem, Result};
 
 pub use crate::cargo::{CompileRequest, ExpectedBinary};
+use crate::layer::make::Reuse;
 pub use crate::layer::walk::Asset;
 pub use destination::{Destination, Repository};
 pub use environment::Environment;
@@ -65,6 +66,14 @@ pub struct BuildRequest {
     pub threads: usize,
     /// Seconds since 1970 for `created`, from `SOURCE_DATE_EPOCH`.
     pub source_date_epoch: Option<u64>,
+}
+
+impl BuildRequest {
+    /// How records are used while layers are made.
+    #[must_use]
+    pub fn reuse(&self) -> Reuse {
+        if self.no_cache { Reuse::Nothing } else { Reuse::Records }
+    }
 }
 
 /// Whether images are judged before their layers are made.

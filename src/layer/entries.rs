@@ -131,7 +131,7 @@ impl Entry {
 /// A fingerprint of entries and the stat of all their sources: equal fingerprints mean equal tars, unless a file was
 /// changed within the time stamps' granularity, which [`too_fresh`] guards against.
 #[must_use]
-pub fn fingerprint(entries: &[Entry], salt: &str) -> String {
+pub fn fingerprint<'a>(entries: impl IntoIterator<Item = &'a Entry>, salt: &str) -> String {
     let mut hasher = Sha256::new();
     let mut field = |bytes: &[u8]| {
         hasher.update((bytes.len() as u64).to_le_bytes());
@@ -167,8 +167,8 @@ pub fn fingerprint(entries: &[Entry], salt: &str) -> String {
 /// `listed_at` is the time in seconds since 1970 just before the files were listed. Two seconds cover the coarsest time
 /// stamps of file systems in use; a time stamp in the future is fresh too, so a clock set back does no harm.
 #[must_use]
-pub fn too_fresh(entries: &[Entry], listed_at: i64) -> bool {
-    entries.iter().any(|entry| match &entry.content {
+pub fn too_fresh<'a>(entries: impl IntoIterator<Item = &'a Entry>, listed_at: i64) -> bool {
+    entries.into_iter().any(|entry| match &entry.content {
         Content::File(source) => source.stat.latest_seconds() >= listed_at - 2,
         Content::Directory { .. } | Content::Symlink(_) => false,
     })

@@ -11,10 +11,12 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use super::attributes::Attributes;
-use super::entries::{Content, Entry, Source, Stat};
+use super::entries::{Content, Entry, Source, Stat, fingerprint, too_fresh};
+use super::make::{Reuse, seconds_now};
 use crate::event::Session;
 use crate::oci::{Digest, HashingWriter};
 use crate::problem::{IoContext as _, Problem, Result};
+use crate::store::{Kind, Store};
 
 /// What every pointer begins with (git-lfs, docs/spec.md).
 const VERSION_LINE: &str = "version https://git-lfs.github.com/spec/v1\n";
@@ -53,6 +55,33 @@ impl Pointer {
     }
 }
 
+/// As [`pointers`], but files that the records know to be none are not read again.
+///
+/// # Errors
+/// As [`pointers`]; and when a record cannot be written.
+pub fn unknown_pointers(entries: &[Entry], store: &Store, reuse: Reuse) -> Result<BTreeMap<PathBuf, Pointer>> {
+    let small = || entries.iter().filter(|entry| is_small_file(entry));
+    if small().next().is_none() {
+        return Ok(BTreeMap::new());
+    }
+    let now = seconds_now();
+    let key = fingerprint(small(), "no pointers");
+    if reuse == Reuse::Records && store.records().get::<()>(Kind::Fingerprint, &key).is_some() {
+        return Ok(BTreeMap::new());
+    }
+    let found = pointers(entries)?;
+    if found.is_empty() && !too_fresh(small(), now) {
+        store.records().put(Kind::Fingerprint, &key, &())?;
+    }
+    Ok(found)
+}
+
+/// Whether a file is of a size that a pointer may have.
+fn is_small_file(entry: &Entry) -> bool {
+    let size = entry.size();
+    matches!(entry.content, Content::File(_)) && size < POINTER_LIMIT && size > VERSION_LINE.len() as u64
+}
+
 /// The pointers among the files to be packed, by their paths in the image.
 ///
 /// # Errors
@@ -60,11 +89,8 @@ impl Pointer {
 pub fn pointers(entries: &[Entry]) -> Result<BTreeMap<PathBuf, Pointer>> {
     let mut found = BTreeMap::new();
     let mut content = Vec::new();
-    for entry in entries {
+    for entry in entries.iter().filter(|entry| is_small_file(entry)) {
         let Content::File(source) = &entry.content else { continue };
-        if source.stat.size >= POINTER_LIMIT || source.stat.size <= VERSION_LINE.len() as u64 {
-            continue;
-        }
         content.clear();
         let failed = || format!("could not read `{}`", source.path.display());
         File::open(&source.path)

@@ -67,10 +67,14 @@ struct Making<'a> {
 
 impl<'a> Making<'a> {
     fn new(store: &'a Store, session: &'a Session, reuse: Reuse) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let listed_at = i64::try_from(now).unwrap_or(i64::MAX);
-        Self { store, session, reuse, listed_at, failed: AtomicBool::new(false), is_elsewhere: false }
+        Self { store, session, reuse, listed_at: seconds_now(), failed: AtomicBool::new(false), is_elsewhere: false }
     }
+}
+
+/// Seconds since 1970 by this machine's clock.
+pub(super) fn seconds_now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    i64::try_from(now).unwrap_or(i64::MAX)
 }
 
 impl Pipeline {

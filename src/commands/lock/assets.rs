@@ -13,11 +13,13 @@ use crate::event::Session;
 use crate::layer::Origin;
 use crate::layer::entries::{Content, Entry, Stat};
 use crate::layer::lfs::{self, LfsContent, Pointer};
+use crate::layer::make::Reuse;
 use crate::layer::plan::{self, LAYER_LIMIT, LayerSpec, OWN_LAYER_BYTES, Pack, SHARED_NAME};
 use crate::layer::tree::Tree;
 use crate::layer::walk::{self, Asset};
 use crate::lock::{AssetKey, LayerKey, LockedLayer, SHARED_DESTINATION};
 use crate::problem::{Problem, Result};
+use crate::store::Store;
 
 /// The assets of an image, one pack each, in their order.
 pub(in crate::commands) struct Assets {
@@ -71,12 +73,12 @@ impl Locking {
     ///
     /// # Errors
     /// What is wrong with an asset; and when it is not here, or only pointers are, unless the lock may stand in.
-    pub(in crate::commands) fn assets(&self, image: &ImageRequest, store: &Path) -> Result<Assets> {
+    pub(in crate::commands) fn assets(&self, image: &ImageRequest, store: &Store, reuse: Reuse) -> Result<Assets> {
         let mut assets = Assets { packs: Vec::new(), found: Vec::new() };
         for asset in &image.assets {
             let mut asset = asset.clone();
             asset.allow_secrets.extend_from_slice(&image.allow_secrets);
-            let (mut pack, found) = self.asset(asset, store)?;
+            let (mut pack, found) = self.asset(asset, store, reuse)?;
             if found.is_absent {
                 pack.told_layers = self.told_layers(&found.key, image.compression_level);
             }
@@ -86,13 +88,13 @@ impl Locking {
         Ok(assets)
     }
 
-    fn asset(&self, asset: Asset, store: &Path) -> Result<(Pack, Found)> {
+    fn asset(&self, asset: Asset, store: &Store, reuse: Reuse) -> Result<(Pack, Found)> {
         let may_stand_in = self.request.assets_from_lock;
         let is_absent = may_stand_in && walk::is_absent(&asset)?;
         let mut entries = if is_absent { Vec::new() } else { walk::walk(&asset)? };
-        refuse_own_store(&asset, &entries, store)?;
+        refuse_own_store(&asset, &entries, store.root())?;
         self.leave_out_the_lock(&mut entries);
-        let pointers = lfs::pointers(&entries)?;
+        let pointers = lfs::unknown_pointers(&entries, store, reuse)?;
         if !pointers.is_empty() && !may_stand_in {
             return Err(lfs::not_fetched(&asset.shown, &entries, &pointers));
         }
