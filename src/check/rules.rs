@@ -388,7 +388,7 @@ pub(super) const NOT_A_PROGRAM: &Rule = &Rule {
     severity: Severity::Error,
     title: "a program that the system cannot start",
     why: "Linux starts ELF files and scripts that begin with `#!`; anything else is an `exec format error`",
-    fix: "begin the script with `#!/bin/sh` and end its lines with a line feed alone, or give a compiled program",
+    fix: "begin the script with `#!/bin/sh` and end its lines with a line feed alone, or give a compiled program, copied anew if it was cut short",
 };
 
 pub(super) const CMD: &Rule = &Rule {

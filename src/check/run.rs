@@ -171,7 +171,7 @@ impl<'a> Start<'a, '_> {
             Some(elf) => self.elf(path, why, elf),
             // Without `x` nobody looked whether it is a script, and into what has holes nobody looks.
             None if node.size <= READ_WHOLE && node.mode & 0o111 != 0 && node.kind == EntryKind::File => {
-                let message = format!("{why}, and it is neither an ELF file nor a script");
+                let message = format!("{why}, and it is neither a script nor an ELF file that is whole");
                 self.findings.add(rules::NOT_A_PROGRAM, merged.place(path), message);
             }
             None => {}
@@ -183,8 +183,9 @@ impl<'a> Start<'a, '_> {
         let image = Architecture::from_oci(self.image.word("architecture"));
         if elf.architecture.is_none() || (image.is_some() && elf.architecture != image) {
             let own = elf.architecture.map_or_else(|| machine_name(elf.machine), |own| own.to_string());
-            let message = format!("{why}; it is for {own}, and the image for {}", self.image.word("architecture"));
-            self.findings.add(rules::ARCHITECTURE, self.merged.place(path), message);
+            let message = format!("{why}; it is for {own}, and the image for {}", self.image.platform());
+            let help = machine_advice(elf.architecture, image);
+            self.findings.add_with_help(rules::ARCHITECTURE, self.merged.place(path), message, help);
             return;
         }
         let Some(loader) = &elf.interpreter else { return };
@@ -228,6 +229,22 @@ fn shell_form<'a>(words: &[&'a str]) -> Option<&'a str> {
 fn list_form(key: &str, line: &str) -> String {
     let words: Vec<_> = line.split_whitespace().take(20).map(|word| format!("{word:?}")).collect();
     format!("write it as a list, which needs none: `{key} [{}]`", words.join(", "))
+}
+
+/// What to do about a program for `own` in an image for another machine.
+fn machine_advice(own: Option<Architecture>, image: Option<Architecture>) -> String {
+    let compile = |image: Architecture| {
+        let (triple, oci) = (image.gnu_triple(), image.oci());
+        format!("compile it for the image: `--target {triple}` in Rust, `GOARCH={oci}` in Go")
+    };
+    let build = |own: Architecture| {
+        format!("build the image for it: `--platform {}` of docker, podman and buildah", own.platform())
+    };
+    match (image.map(compile), own.map(build)) {
+        (Some(compile), Some(build)) => format!("{compile}; or {build}"),
+        (Some(one), None) | (None, Some(one)) => one,
+        (None, None) => rules::ARCHITECTURE.fix.to_owned(),
+    }
 }
 
 /// What to do about a program whose loader is not there.

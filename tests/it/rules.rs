@@ -359,6 +359,16 @@ fn advice_is_about_the_image_at_hand() {
         "there is no shell in the image to read it: write it as a list, which needs none: \
          `CMD [\"/var/task/bootstrap\", \"--serve\"]`"
     );
+    let other = |image: &mut Specimen, machine: u16| {
+        image.add(|tape| tape.file("var/task/own", 0o755, &elf(machine)));
+        start(image, "Entrypoint", &["/var/task/own"]);
+    };
+    let compile = "compile it for the image: `--target x86_64-unknown-linux-gnu` in Rust, `GOARCH=amd64` in Go";
+    assert_eq!(advice(|image| other(image, 243)), compile);
+    assert_eq!(
+        advice(|image| other(image, ARM64)),
+        format!("{compile}; or build the image for it: `--platform linux/arm64` of docker, podman and buildah")
+    );
     let script = |image: &mut Specimen, line: &[u8]| {
         image.add(|tape| tape.file("var/task/run", 0o755, line));
         start(image, "Entrypoint", &["/var/task/run"]);
