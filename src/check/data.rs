@@ -6,7 +6,7 @@ use super::findings::{Findings, Place};
 use super::image::ImageFacts;
 use super::merged::Merged;
 use super::rules;
-use super::tar::{OF_THE_SYSTEM, is_below, is_of_the_function};
+use super::tar::{OF_THE_SYSTEM, Own, is_below};
 use crate::layer::facts::Inside;
 
 /// Variables by which libraries are told where to write. What only reads there does no harm, hence a note.
@@ -68,13 +68,14 @@ fn name(path: &str) -> &str {
 
 /// Secrets of all layers: one that a later layer deletes is still there to be read.
 fn secrets(image: &ImageFacts, findings: &mut Findings<'_>) {
+    let own = Own::of(image);
     let allowed = allowed(&findings.options.allow_secrets);
     for (number, layer) in image.layers.iter().enumerate().filter(|(_, layer)| !layer.secrets_judged) {
         for (path, inside) in layer.facts().into_iter().flat_map(|facts| &facts.inside) {
             let Inside::Secret(what) = inside else { continue };
             // Language distributions have test keys.
             let is_the_systems = OF_THE_SYSTEM.iter().any(|directory| is_below(path, directory));
-            if (is_the_systems && !is_of_the_function(path, image)) || allowed.is_match(path) {
+            if (is_the_systems && !own.has(path)) || allowed.is_match(path) {
                 continue;
             }
             findings.add(rules::SECRET, Place::file(number, path), format!("it looks like {what}"));

@@ -11,7 +11,7 @@ use super::image::ImageFacts;
 use super::merged::Merged;
 use super::rules;
 use super::systems::{self, Offer};
-use super::tar::is_of_the_function;
+use super::tar::Own;
 use crate::layer::elf::ElfFacts;
 use crate::platform::Architecture;
 
@@ -63,6 +63,7 @@ const VERSIONED: [&str; 4] = ["GLIBC_", "GLIBCXX_", "CXXABI_", "GCC_"];
 pub(super) struct Surroundings<'a> {
     image: &'a ImageFacts,
     merged: &'a Merged<'a>,
+    own: Own<'a>,
     architecture: Option<Architecture>,
     library_path: Vec<String>,
     /// Names of the files that were there when the lists of directories were made, which may name where they are.
@@ -87,6 +88,7 @@ impl<'a> Surroundings<'a> {
         Self {
             image,
             merged,
+            own: Own::of(image),
             architecture: Architecture::from_oci(image.word("architecture")),
             library_path: split(image.variable("LD_LIBRARY_PATH").unwrap_or_default(), image),
             listed: listed.map(|(path, _)| path.rsplit('/').next().unwrap_or(path)).collect(),
@@ -246,7 +248,7 @@ pub(super) fn modules<'a>(started: &HashSet<String>, surroundings: &Surroundings
         if surroundings.gave_up() {
             return;
         }
-        let is_own = is_of_the_function(path, surroundings.image);
+        let is_own = surroundings.own.has(path);
         if started.contains(path)
             || !is_own
             || elf.architecture.is_none()
@@ -331,7 +333,7 @@ fn advice(path: &str, surroundings: &Surroundings<'_>) -> String {
     let libc = surroundings.find("libc.so.6", &RunPaths::default(), surroundings.architecture);
     let libc = libc.map(|path| highest(&path, "GLIBC_", surroundings)).unwrap_or_default();
     match (libc.strip_prefix("up to GLIBC_"), surroundings.architecture) {
-        (Some(version), Some(architecture)) if is_of_the_function(path, surroundings.image) => {
+        (Some(version), Some(architecture)) if surroundings.own.has(path) => {
             let triple = architecture.gnu_triple();
             let musl = triple.replace("-gnu", "-musl");
             format!(

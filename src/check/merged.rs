@@ -26,8 +26,7 @@ impl<'a> Merged<'a> {
         let (numbers, layers): (Vec<_>, Vec<_>) = read.unzip();
         let tree = Tree::merge(layers.iter().copied());
         // Hard links, and what was written through links: their entries have other paths than they have.
-        let elsewhere = tree.nodes().filter_map(|(path, _)| tree.content(path).filter(|(_, entry)| *entry != path));
-        let elsewhere: HashSet<(usize, &str)> = elsewhere.collect();
+        let elsewhere: HashSet<(usize, &str)> = tree.nodes().filter_map(|(_, node)| node.elsewhere()).collect();
         let is_seen = |entry: (usize, &str)| tree.content(entry.1) == Some(entry) || elsewhere.contains(&entry);
         let (mut elf, mut inside) = (HashMap::new(), Vec::new());
         for (number, facts) in layers.into_iter().enumerate() {

@@ -24,21 +24,32 @@ pub(super) fn is_below(path: &str, directory: &str) -> bool {
     path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Whether a path is one of the function's own.
-pub(super) fn is_of_the_function(path: &str, image: &ImageFacts) -> bool {
-    let directory = image.working_directory().trim_matches('/');
-    let is_own = !directory.is_empty() && directory != "var" && !OF_THE_SYSTEM.contains(&directory);
-    OF_THE_FUNCTION.into_iter().chain(is_own.then_some(directory)).any(|directory| is_below(path, directory))
+/// Where the files of one image's function are.
+pub(super) struct Own<'a> {
+    working_directory: Option<&'a str>,
+}
+
+impl<'a> Own<'a> {
+    pub(super) fn of(image: &'a ImageFacts) -> Self {
+        let directory = image.working_directory().trim_matches('/');
+        let is_own = !directory.is_empty() && directory != "var" && !OF_THE_SYSTEM.contains(&directory);
+        Self { working_directory: is_own.then_some(directory) }
+    }
+
+    /// Whether a path is one of them.
+    pub(super) fn has(&self, path: &str) -> bool {
+        OF_THE_FUNCTION.into_iter().chain(self.working_directory).any(|directory| is_below(path, directory))
+    }
 }
 
 pub(super) fn check(image: &ImageFacts, merged: &Merged<'_>, findings: &mut Findings<'_>) {
+    let own = Own::of(image);
     for (number, layer) in image.layers.iter().enumerate() {
         let Content::Read { facts, gzip, .. } = &layer.content else { continue };
         entries(number, facts, findings);
         // What a later layer replaces or takes away is nobody's trouble.
-        let own =
-            facts.entries.iter().filter(|it| is_of_the_function(&it.path, image) && merged.shows(number, &it.path));
-        own.for_each(|entry| modes(entry, number, findings));
+        let seen = facts.entries.iter().filter(|it| own.has(&it.path) && merged.shows(number, &it.path));
+        seen.for_each(|entry| modes(entry, number, findings));
         if facts.trailing_bytes > 0 {
             let message = format!("{} bytes follow the end of the tar", facts.trailing_bytes);
             findings.add(rules::TRAILING, Place::layer(number), message);

@@ -41,6 +41,14 @@ pub struct Node {
     content: Option<Box<(usize, String)>>,
 }
 
+impl Node {
+    /// The entry with its content, where that is another one than at its own path: its layer, and its path there.
+    #[must_use]
+    pub fn elsewhere(&self) -> Option<(usize, &str)> {
+        self.content.as_deref().map(|(layer, path)| (*layer, path.as_str()))
+    }
+}
+
 /// How many links in a row are followed, as Linux does (`MAXSYMLINKS`).
 const MOST_LINKS: usize = 40;
 
@@ -96,7 +104,7 @@ impl Tree {
     #[must_use]
     pub fn content<'t>(&'t self, path: &'t str) -> Option<(usize, &'t str)> {
         let node = self.get(path)?;
-        Some(node.content.as_deref().map_or((node.layer, path), |(layer, path)| (*layer, path)))
+        Some(node.elsewhere().unwrap_or((node.layer, path)))
     }
 
     /// What is at a path without following links; paths that are no UTF-8 are never found.
