@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::support::composite::Composite;
 use crate::support::docker_registry::DockerRegistry;
-use crate::support::hello::testdata;
+use crate::support::hello::{self, testdata};
 use crate::support::markdown::{pages, read, repository};
 use crate::support::node;
 use crate::support::program::json as json_of;
@@ -82,6 +82,34 @@ fn what_the_examples_say_to_the_action_is_understood() {
             assert!(version.starts_with(concat!("v", env!("CARGO_PKG_VERSION"))), "{}", page.display());
         }
     }
+}
+
+#[test]
+fn our_own_workflow_finds_what_it_looks_for() {
+    let workspace = TempDir::new().expect("a temporary directory");
+    let project = hello::copy("hello", &workspace.path().join("testdata"));
+    succeed(Command::new(env!("CARGO")).args(["fetch", "--quiet"]).current_dir(project));
+    let steps = steps(&yaml::read(".github/workflows/ci.yml"));
+    let at = steps.iter().position(|step| step["uses"] == "./").expect("a step that tries the action");
+    let cargo = Composite::installed().provide("cargo", &format!("exec '{}' \"$@\"", env!("CARGO")));
+    let home = std::env::var("CARGO_HOME").unwrap_or_else(|_| std::env::var("HOME").expect("a home") + "/.cargo");
+    let with = steps[at]["with"].as_object().expect("inputs").iter();
+    let job = with
+        .fold(cargo.env("CARGO_HOME", home), |job, (input, value)| job.with(input, value.as_str().expect("a text")));
+    let ran = job.run(workspace.path());
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let check = |digest: &str| {
+        let mut check = bash(steps[at + 1]["run"].as_str().expect("a script"), &workspace);
+        check
+            .env("DIGEST", digest)
+            .env("IMAGES", &ran.outputs["images"])
+            .output()
+            .expect("bash starts")
+            .status
+            .success()
+    };
+    assert!(check(&ran.outputs["digest"]));
+    assert!(!check("sha256:another"));
 }
 
 #[test]
