@@ -31,6 +31,10 @@ fn main() -> ExitCode {
     }
 }
 
+/// How long work that goes no further may take to clean up. What waits without an end, such as for a credential helper
+/// that asks somebody who is not there, is left where it is; what it leaves is removed by the next run.
+const CLEANUP: Duration = Duration::from_secs(5);
+
 /// An end before there is a report.
 enum Ending {
     /// clap printed help, the version or a usage error.
@@ -85,14 +89,20 @@ fn prepare(environment: &Environment) -> Result<(Command, Settings), Ending> {
 
 /// Runs the command to its end, or to where a signal lets it end.
 fn run(command: Command, environment: &Environment, session: &Session, report: &Report) -> Result<()> {
-    let runtime = tokio::runtime::Runtime::new().or_failed(|| "could not start the program's threads".into())?;
-    runtime.spawn(stop_on_signals(session.clone(), report.clone()));
+    let threads = || "could not start the program's threads".to_owned();
+    let runtime = tokio::runtime::Runtime::new().or_failed(threads)?;
+    let signals = tokio::runtime::Builder::new_current_thread().enable_all().build().or_failed(threads)?;
+    let (stopped, stopping) = (session.clone(), report.clone());
+    // On a thread of its own: the second signal must be heard while the other threads are waited for.
+    let listen = move || signals.block_on(stop_on_signals(stopped, stopping));
+    std::thread::Builder::new().spawn(listen).or_failed(threads)?;
     let outcome = runtime.block_on(execute(command, environment, session));
     // What fails because of a signal, such as cargo that heard it too, is the signal's doing.
     let outcome = outcome.map_err(|problem| session.check().err().unwrap_or(problem));
     if outcome.is_err() {
         // Work beside the one that failed goes no further, and cleans up while the runtime waits for it.
         session.stop(Exit::Interrupted);
+        runtime.shutdown_timeout(CLEANUP);
     }
     outcome
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -344,6 +345,36 @@ fn a_registry_that_lets_no_session_end_holds_nobody_up() {
         assert_eq!(registry.manifest("site", "v1"), None);
         let ends: Vec<_> = registry.log().into_iter().filter(|request| request.starts_with("DELETE ")).collect();
         assert_eq!(ends.iter().collect::<BTreeSet<_>>().len(), ends.len(), "each is waited for once: {ends:?}");
+    }
+}
+
+#[test]
+fn a_credential_helper_that_never_answers_holds_nobody_up() {
+    let registry = FaultRegistry::builder().repository("site").auth(Auth::Basic("me", "canary")).start();
+    let site = site();
+    let directory = site.path("home/.docker");
+    fs::create_dir(&directory).expect("made");
+    fs::write(directory.join("config.json"), r#"{"credsStore":"silent"}"#).expect("written");
+    let (helper, begun) = (site.path("docker-credential-silent"), site.path("begun"));
+    // It lives on, as whoever started it may be gone by then.
+    fs::write(&helper, format!("#!/bin/sh\n: >{}\nexec sleep 30\n", begun.display())).expect("written");
+    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).expect("made executable");
+    let path = format!("{}:{}", site.path("").display(), std::env::var("PATH").expect("a PATH"));
+    for (is_impatient, limit) in [(false, Duration::from_secs(10)), (true, Duration::from_millis(1500))] {
+        drop(fs::remove_file(&begun));
+        let mut running = push(&site, &registry).env("PATH", &path).start();
+        poll("the helper to be asked", || begun.exists().then_some(()));
+        let asked = Instant::now();
+        running.signal("TERM");
+        poll("the end", || {
+            if is_impatient {
+                running.signal_or_gone("TERM");
+            }
+            running.has_ended().then_some(())
+        });
+        assert!(asked.elapsed() < limit, "{is_impatient}: {:?}", asked.elapsed());
+        let ended = running.wait();
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(143), ""), "{}", ended.stderr);
     }
 }
 
