@@ -124,7 +124,7 @@ impl Client {
         let mut retries = self.transport.retries(redacted(&call.url));
         loop {
             let error = match self.transport.send_once(&call).await {
-                Ok(response) => return confirm(content_digest(response.headers())?, &digest, &redacted(&call.url)),
+                Ok(response) => return confirm(response.headers(), &digest, &redacted(&call.url)),
                 Err(error) => error,
             };
             if error.has_code("TAG_INVALID") {
@@ -205,11 +205,12 @@ pub fn is_blob_missing(error: &Error) -> bool {
     BLOB_MISSING.iter().any(|code| error.has_code(code))
 }
 
-fn confirm(found: Option<Digest>, digest: &Digest, url: &str) -> Result<(), Error> {
-    match found {
+/// Whether the registry took for `digest` what it was given, if it says.
+pub(super) fn confirm(headers: &HeaderMap, digest: &Digest, url: &str) -> Result<(), Error> {
+    match content_digest(headers)? {
         Some(found) if found != *digest => Err(Error::content(
             Problem::failed(format!("the registry took {url} as {found}, and it is {digest}"))
-                .help("a proxy or the registry itself changes manifests; do not use this image"),
+                .help("a proxy or the registry itself changes what it is given; do not use this image"),
         )),
         _ => Ok(()),
     }

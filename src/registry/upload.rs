@@ -17,7 +17,7 @@ use super::auth::Scope;
 use super::error::{Error, ErrorKind, unreachable};
 use super::feed::{Fault, Feed, Made, Source, WAITING_PIECES, Watch};
 use super::origin::redacted;
-use super::push::Session;
+use super::push::{Session, confirm};
 use super::transport::Call;
 use crate::oci::{Descriptor, Digest, media_type};
 use crate::problem::Problem;
@@ -188,7 +188,8 @@ impl Client {
         if let Some(descriptor) = known.as_ref() {
             let url = closing(url, &descriptor.digest);
             let body = Body { upload, expected: Some(descriptor), was_cut };
-            let (made, _) = self.send_body(Method::PUT, &url, &body, |_| {}).await?;
+            let (made, response) = self.send_body(Method::PUT, &url, &body, |_| {}).await?;
+            confirm(response.headers(), &made.digest, &redacted(&url))?;
             return Ok(made);
         }
         let note = |made: &Made| {
@@ -203,10 +204,11 @@ impl Client {
             let mut call = Call::new(Method::PUT, call_url, Scope::push(upload.repository));
             call.answer = Some(answer_limit(self.transport.http.patience.stall, made.size));
             call.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-            self.transport.send_once(&call).await
+            let response = self.transport.send_once(&call).await?;
+            confirm(response.headers(), &made.digest, &redacted(&call.url))
         };
         match close.await {
-            Ok(_) => Ok(made),
+            Ok(()) => Ok(made),
             Err(error) => {
                 let session = worth_ending(&error).then(|| Session { url: url.clone() });
                 Err(Failure { session, error, renewed: false })

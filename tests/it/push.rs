@@ -435,6 +435,23 @@ async fn a_registry_that_calls_right_bytes_wrong_is_believed_the_second_time() {
 }
 
 #[tokio::test]
+async fn a_blob_that_is_taken_for_another_is_an_error() {
+    let blob = noise(3000);
+    let other = Digest::of(b"other");
+    for is_streamed in [false, true] {
+        let fault = Fault::Header("docker-content-digest", other.to_string());
+        let registry = open().fault(Method::PUT, "/uploads/", ALWAYS, fault).start();
+        let client = client(&registry);
+        let pushed = if is_streamed { stream(&client, &blob).await } else { push(&client, &blob).await };
+        let error = pushed.expect_err("another blob");
+        assert_eq!(error.kind, ErrorKind::Content);
+        let message = error.problem.message();
+        assert!(message.ends_with(&format!("as {other}, and it is {}", Digest::of(&blob))), "{message}");
+        assert_eq!(registry.count(Method::PUT, "/uploads/"), 1, "not tried again");
+    }
+}
+
+#[tokio::test]
 async fn a_blob_there_with_another_size_is_an_error() {
     let blob = noise(3000);
     let registry = open().blob("a", &blob).fault(Method::HEAD, "/blobs/", ALWAYS, Fault::Shorten(2999)).start();
