@@ -196,7 +196,7 @@ async fn finish(
 }
 
 /// Puts the manifest under its digest. A registry that does not see a blob yet is asked again after a while; one that
-/// lost it gets it again.
+/// lost it, or keeps missing what it says to have, gets it again.
 async fn put_manifest(
     target: &Target,
     image: &Image,
@@ -210,6 +210,7 @@ async fn put_manifest(
     let selector = Selector::Digest(image.digest());
     let bytes = Bytes::copy_from_slice(&image.manifest);
     let mut attempts = client.attempts(&format!("manifest of {}", target.shown()));
+    let mut missed_before = String::new();
     loop {
         let media_type = &image.manifest_descriptor.media_type;
         let error = match client.put_manifest(repository, &selector, media_type, &bytes).await {
@@ -217,26 +218,31 @@ async fn put_manifest(
             Err(error) if is_blob_missing(&error) => error,
             Err(error) => return Err(error.into()),
         };
+        let missed = error.problem.causes().concat();
+        let is_missed_again =
+            |digest: &Digest| [&missed, &missed_before].iter().all(|it| it.contains(&digest.to_string()));
         attempts.back_off(error).await?;
         let descriptors: Vec<_> = layers
             .iter()
             .zip(pushed)
             .map(|(layer, pushed)| match &layer.known {
-                Some(known) => known.clone(),
-                None => blobs::layer_descriptor(pushed.digest, pushed.size),
+                Some(known) if known.digest == pushed.digest => known.clone(),
+                _ => blobs::layer_descriptor(pushed.digest, pushed.size),
             })
             .collect();
         let all = descriptors.iter().chain(config.descriptor);
         let present = blobs::present(target, all).await?;
-        if !present.contains(&image.config_descriptor.digest) {
+        let lacks = |digest: &Digest| !present.contains(digest) || is_missed_again(digest);
+        if lacks(&image.config_descriptor.digest) {
             blobs::send(target, config, store, session).await?;
         }
         for (layer, descriptor) in layers.iter().zip(&descriptors) {
-            if !present.contains(&descriptor.digest) {
+            if lacks(&descriptor.digest) {
                 let blob = Blob::of(layer, Some(descriptor), Vec::new());
                 blobs::send(target, &blob, store, session).await?;
             }
         }
+        missed_before = missed;
     }
 }
 

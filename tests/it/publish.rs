@@ -1,5 +1,7 @@
 //! A whole image into a repository: the order of things, what is sent and what is not, and what a failure leaves.
 
+mod missing;
+
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -176,39 +178,6 @@ async fn a_failed_push_leaves_the_tags_and_a_rerun_sends_only_the_rest() {
         assert_eq!(registry.manifest("a", "v1").as_deref(), Some(&new.manifest[..]));
         assert_eq!(result.digest, new.digest());
     }
-}
-
-#[tokio::test]
-async fn a_registry_that_sees_blobs_late_is_asked_again() {
-    let (_directory, store) = store();
-    let of = many(2);
-    let registry = open().ways(Ways { lag: 2, ..ecr() }).start();
-    push(&target(&registry.origin, "a"), &[], &of, &store).await.expect("pushed");
-    assert_eq!(registry.count(Method::PUT, "/manifests/sha256:"), 3);
-    assert_eq!(registry.count(Method::POST, "/uploads/"), 3, "no blob is sent twice");
-
-    let registry = open().ways(Ways { lag: usize::MAX, ..ecr() }).start();
-    let problem = push(&target(&registry.origin, "a"), &["v1"], &of, &store).await.expect_err("never seen");
-    assert!(problem.causes()[0].contains("BLOB_UPLOAD_UNKNOWN"), "{:?}", problem.causes());
-    assert_eq!(registry.manifest("a", "v1"), None);
-}
-
-#[tokio::test]
-async fn a_blob_that_got_lost_is_sent_again_before_the_manifest() {
-    let (_directory, store) = store();
-    let of = many(2);
-    let registry = Arc::new(open().start());
-    let (losing, lost) = (registry.clone(), of.layers[1].clone());
-    let target = target(&registry.origin, "a");
-    let request = Request { package: "p", bin: "app", tags: &[], digest_tag: true };
-    // Composing comes after every layer was confirmed.
-    let compose = |_: &[_]| {
-        losing.forget("a", &lost);
-        Ok(image(&of))
-    };
-    publish(&target, &request, &layers(&of, &store), compose, &store, &Session::silent()).await.expect("pushed");
-    assert_eq!(registry.count(Method::PUT, "/manifests/sha256:"), 2);
-    assert!(registry.blob("a", &of.layers[1]).is_some());
 }
 
 #[tokio::test]
