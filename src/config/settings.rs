@@ -179,7 +179,7 @@ impl Settings {
 
 fn of_asset_table(asset: &AssetTable, directory: &Path) -> Asset {
     Asset {
-        name: asset.name.clone().unwrap_or_else(|| asset_name(&asset.path, directory)),
+        name: asset.name.clone().unwrap_or_else(|| asset_name(&asset.path)),
         shown: asset.path.clone(),
         directory: directory.to_owned(),
         path: asset.path.clone(),
@@ -190,14 +190,10 @@ fn of_asset_table(asset: &AssetTable, directory: &Path) -> Asset {
     }
 }
 
-/// The last part of `path`; of `.`, that of the directory it is in.
-fn asset_name(path: &str, directory: &Path) -> String {
-    let last = match Path::new(path).file_name() {
-        Some(name) => Some(name),
-        None if path.trim_end_matches('/') == "." => directory.file_name(),
-        None => None,
-    };
-    last.map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into_owned())
+/// The last part of `path`; `.` as it is. Names go into the image's history, and no image may depend on where it is built.
+fn asset_name(path: &str) -> String {
+    let last = Path::new(path).components().next_back();
+    last.map_or_else(|| path.to_owned(), |part| part.as_os_str().to_string_lossy().into_owned())
 }
 
 #[cfg(test)]
@@ -279,11 +275,12 @@ mod tests {
             ("a/models", "models"),
             ("models/", "models"),
             ("data/*.bin", "*.bin"),
-            (".", "p"),
-            ("./", "p"),
+            (".", "."),
+            ("./", "."),
+            ("/", "/"),
             ("..", ".."),
         ] {
-            assert_eq!(asset_name(path, Path::new("/ws/p")), expected, "{path}");
+            assert_eq!(asset_name(path), expected, "{path}");
         }
     }
 }
