@@ -7,9 +7,9 @@ use crate::cli::FunctionArgs;
 use crate::deploy::name::{self, FunctionName};
 use crate::deploy::{Asked, Create, Release, check};
 use crate::event::Session;
+use crate::init::cargo_lambda::Function;
 use crate::problem::{Problem, Result};
 
-use super::cargo_lambda::CargoLambda;
 use super::destination::{Names, Repository};
 use super::table::Table;
 
@@ -75,7 +75,7 @@ impl FunctionSettings {
         flags: &FunctionArgs,
         names: Names<'_>,
         repository: &Repository,
-        cargo_lambda: &CargoLambda,
+        cargo_lambda: &Function,
         session: &Session,
     ) -> Result<Vec<Asked>> {
         if flags.no_function {
@@ -129,7 +129,7 @@ impl FunctionSettings {
         }
     }
 
-    fn create(&self, bin: &str, cargo_lambda: &CargoLambda, session: &Session) -> Result<Create> {
+    fn create(&self, bin: &str, cargo_lambda: &Function, session: &Session) -> Result<Create> {
         let mut taken = Vec::new();
         let role = or_taken(&self.role, &cargo_lambda.role, "iam_role", &mut taken);
         let memory_mb = or_taken(&self.memory_mb, &cargo_lambda.memory_mb, "memory", &mut taken);
@@ -147,7 +147,7 @@ impl FunctionSettings {
         if !taken.is_empty() {
             let keys: Vec<_> = taken.iter().map(|key| format!("`{key}`")).collect();
             session.warn(
-                &format!("{} of `[package.metadata.lambda.deploy]` are taken for a created function", keys.join(", ")),
+                &format!("{} of cargo-lambda's settings are taken for a created function", keys.join(", ")),
                 Some("keys under `[package.metadata.lambda-image]` win over them"),
             );
         }
@@ -223,7 +223,7 @@ mod tests {
     fn settled(table: &str, flags: &FunctionArgs, repository: &str) -> Result<Vec<Asked>> {
         let table: Table = toml::from_str(table).expect("the table is right");
         let settings = FunctionSettings::of_table(&table);
-        settings.settle(flags, NAMES, &Repository::of(repository), &CargoLambda::default(), &Session::silent())
+        settings.settle(flags, NAMES, &Repository::of(repository), &Function::default(), &Session::silent())
     }
 
     fn names(asked: &[Asked]) -> Vec<&str> {
@@ -270,7 +270,7 @@ mod tests {
         let problem = settled("role = \"r\"", &flags, "shop/a").expect_err("no ARN");
         assert_eq!(problem.message(), "`r` is not the ARN of a role");
 
-        let theirs = CargoLambda {
+        let theirs = Function {
             role: Some(ROLE.into()),
             memory_mb: Some(512),
             timeout_seconds: Some(30),
@@ -283,7 +283,7 @@ mod tests {
         let expected =
             Create { role: ROLE.into(), memory_mb: Some(512), timeout_seconds: Some(5), env: theirs.env.clone() };
         assert_eq!(asked[0].create, Some(expected));
-        let note = "`iam_role`, `memory`, `env` of `[package.metadata.lambda.deploy]` are taken for a created function";
+        let note = "`iam_role`, `memory`, `env` of cargo-lambda's settings are taken for a created function";
         assert!(heard.warnings()[0].starts_with(note), "{:?}", heard.warnings());
     }
 

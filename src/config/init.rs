@@ -11,7 +11,7 @@ use crate::init::{InitRequest, Table};
 use crate::problem::{Problem, Result};
 
 use super::environment::Environment;
-use super::project::{OWN_FILE, cargo_path, has_manifest};
+use super::project::{OWN_FILE, cargo_path, has_manifest, known};
 use super::select;
 
 /// Settles what `init` is asked to do.
@@ -55,7 +55,8 @@ fn of_package(typed: &InitArgs, environment: &Environment) -> Result<InitRequest
         target_directory: metadata.target_directory.as_std_path().to_owned(),
         table: (!has_table(&package.metadata)).then(|| Table::Manifest(manifest.to_owned())),
         workflow: typed.workflow.then(|| repository(&directory, metadata.workspace_root.as_std_path())),
-        known: Known::read(&package.metadata),
+        has_base: metadata.workspace_metadata["lambda-image"]["base"].is_string(),
+        known: known(&metadata, package, select::bins_of(package).map(|target| target.name.as_str())),
         directory,
     })
 }
@@ -79,6 +80,7 @@ fn without_cargo(typed: &InitArgs, environment: &Environment) -> Result<InitRequ
         target_directory: directory.join("target"),
         workflow: typed.workflow.then(|| repository(&directory, &directory)),
         table: (!file.exists()).then_some(Table::OwnFile(file)),
+        has_base: false,
         known: Known::default(),
         directory,
     })

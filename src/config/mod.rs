@@ -2,7 +2,6 @@
 //!
 //! Contradictions are refused here, so that nothing below has to wonder whether the user set a thing.
 
-mod cargo_lambda;
 mod compile;
 mod destination;
 mod environment;

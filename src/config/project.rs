@@ -11,10 +11,10 @@ use cargo_metadata::{Metadata, Package};
 use crate::cargo::{self, MetadataRequest};
 use crate::cli::{BuildArgs, ManifestArgs, SelectionArgs, check};
 use crate::event::Session;
+use crate::init::cargo_lambda::{Function, Known};
 use crate::problem::{Exit, IoContext, Problem, Result};
 
 use super::BinarySource;
-use super::cargo_lambda::CargoLambda;
 use super::environment::Environment;
 use super::metadata::{self, Place};
 use super::select;
@@ -63,7 +63,7 @@ pub(super) struct Selected {
     /// The tables that apply, merged.
     pub settings: Settings,
     /// What another tool's table says of the function.
-    pub cargo_lambda: CargoLambda,
+    pub cargo_lambda: Function,
 }
 
 /// Finds the project that `args` mean.
@@ -222,7 +222,7 @@ fn without_cargo(args: &BuildArgs, environment: &Environment, session: &Session)
             bin: project,
             source,
             settings,
-            cargo_lambda: CargoLambda::default(),
+            cargo_lambda: Function::default(),
         }],
     })
 }
@@ -235,7 +235,7 @@ fn assets_only(metadata: &Metadata, args: &BuildArgs, session: &Session) -> Resu
     };
     let bin = args.selection.name.clone().unwrap_or_else(|| package.name.to_string());
     let settings = Tables::read(metadata, session)?.of(package, &bin, session)?;
-    Ok(selected(package, bin, BinarySource::None, settings))
+    Ok(selected(metadata, package, bin, BinarySource::None, settings))
 }
 
 /// An image of a binary that is there already.
@@ -249,7 +249,7 @@ fn prebuilt(
     let bin = single_bin(&args.selection.bin)?.cloned().unwrap_or_else(|| name_of_file(file));
     let package = select::package_of_file(metadata, &args.selection, &bin)?;
     let settings = Tables::read(metadata, session)?.of(package, &bin, session)?;
-    Ok(selected(package, bin, BinarySource::File(directory.join(file)), settings))
+    Ok(selected(metadata, package, bin, BinarySource::File(directory.join(file)), settings))
 }
 
 /// The images of all binaries that cargo compiles.
@@ -260,21 +260,28 @@ fn compiled(metadata: &Metadata, args: &BuildArgs, session: &Session) -> Result<
         .into_iter()
         .map(|(package, bin)| {
             let settings = tables.of(package, &bin, session)?;
-            Ok(selected(package, bin, BinarySource::Cargo, settings))
+            Ok(selected(metadata, package, bin, BinarySource::Cargo, settings))
         })
         .collect()
 }
 
-fn selected(package: &Package, bin: String, source: BinarySource, settings: Settings) -> Selected {
+fn selected(metadata: &Metadata, package: &Package, bin: String, source: BinarySource, settings: Settings) -> Selected {
     Selected {
         package: package.name.to_string(),
         package_id: Some(package.id.repr.clone()),
         version: Some(package.version.to_string()),
-        cargo_lambda: CargoLambda::read(&package.metadata, &bin),
+        cargo_lambda: known(metadata, package, [bin.as_str()]).function_of(&bin).clone(),
         bin,
         source,
         settings,
     }
+}
+
+/// What cargo-lambda was told of a package of the workspace and of these binaries.
+pub(super) fn known<'a>(metadata: &Metadata, package: &Package, bins: impl IntoIterator<Item = &'a str>) -> Known {
+    let directory = package.manifest_path.parent().unwrap_or(&package.manifest_path);
+    let below = directory.strip_prefix(&metadata.workspace_root).unwrap_or("".into());
+    Known::read(&metadata.workspace_metadata, &package.metadata, below.as_std_path(), bins)
 }
 
 /// `--bin` where it only names: at most one.

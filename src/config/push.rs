@@ -6,11 +6,11 @@ use std::time::Duration;
 use crate::check::findings::Options;
 use crate::cli::{BuildArgs, DestinationArgs, PushArgs, check};
 use crate::event::{Event, Session};
+use crate::init::cargo_lambda::Function;
 use crate::layer::gzip::DEFAULT_LEVEL;
 use crate::platform::Architecture;
 use crate::problem::{Problem, Result};
 
-use super::cargo_lambda::CargoLambda;
 use super::destination::{DestinationSettings, Names, refuse_collisions};
 use super::environment::{Environment, destination_of_environment, push_over_environment};
 use super::functions::{FunctionSettings, refuse_idle_flags, refuse_shared};
@@ -179,7 +179,7 @@ fn existing(
             session.emit(&Event::Detail { message: &format!("no configuration is read: {problem}") });
             let names = Names { bin: &bin, package: &bin, version: None };
             let destination = DestinationSettings::default().settle(&flags, names)?;
-            let (settings, other) = (FunctionSettings::default(), CargoLambda::default());
+            let (settings, other) = (FunctionSettings::default(), Function::default());
             let functions = settings.settle(&function_flags, names, &destination.repository, &other, session)?;
             let destination = Destination { functions, ..destination };
             (project::target_directory(&build, environment), destination, bin.clone(), Settings::default())

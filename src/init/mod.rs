@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use crate::event::{Event, Session};
 use crate::problem::{IoContext as _, Problem, Result};
 use crate::units;
-use cargo_lambda::Known;
+use cargo_lambda::{Function, Known};
 use find::Data;
 
 /// The base of compiled functions.
@@ -42,6 +42,8 @@ pub struct InitRequest {
     pub table: Option<Table>,
     /// The directory whose `.github/workflows` gets a workflow, if one was asked for.
     pub workflow: Option<PathBuf>,
+    /// Whether the workspace's own table names a base, which a package's would hide.
+    pub has_base: bool,
     /// What cargo-lambda was told.
     pub known: Known,
 }
@@ -96,15 +98,18 @@ fn text(request: &InitRequest, table: &Table, found: &[Data]) -> String {
     let base = if node { NODE_BASE } else { COMPILED_BASE };
     let name = request.name.to_lowercase();
     let mut text = if prefix.is_empty() { String::new() } else { format!("[{prefix}]\n") };
-    text += &format!("base = {}\n", quoted(base));
+    if !request.has_base {
+        text += &format!("base = {}\n", quoted(base));
+    }
     text += &format!("# repository = {}    # in Amazon ECR, for `cargo lambda-image push`\n", quoted(&name));
     text += &format!("# function = {}      # brought to each image that is pushed\n", quoted(&name));
     if node {
         text += "# handler = \"app.handler\"    # file and function\n";
     }
-    for (key, value) in &request.known.settings {
-        text += &format!("{key} = {value}\n");
+    if request.known.zigbuild {
+        text += "cargo-build = \"zigbuild\"\n";
     }
+    text += &settings(&request.known.function, &Function::default());
     let node_modules = (node && request.directory.join("node_modules").is_dir()).then_some(("node_modules", None));
     let included = request.known.includes.iter().map(|(path, to)| (path.as_str(), to.as_deref()));
     let found = found.iter().filter_map(|data| Some((data.path.to_str()?, None)));
@@ -115,11 +120,29 @@ fn text(request: &InitRequest, table: &Table, found: &[Data]) -> String {
             text += &format!("to = {}\n", quoted(to));
         }
     }
-    for (bin, settings) in &request.known.bins {
-        text += &format!("\n[{prefix}{dot}bin.{bin}]\n");
-        for (key, value) in settings {
-            text += &format!("{key} = {value}\n");
-        }
+    for (bin, function) in &request.known.bins {
+        text += &format!("\n[{prefix}{dot}bin.{bin}]\n{}", settings(function, &request.known.function));
+    }
+    text
+}
+
+/// The settings of a function that are not those of `others`, a line each.
+fn settings(function: &Function, others: &Function) -> String {
+    let Function { role, memory_mb, timeout_seconds, env } = function;
+    let mut text = String::new();
+    if let Some(memory_mb) = memory_mb.filter(|_| *memory_mb != others.memory_mb) {
+        text += &format!("memory = {memory_mb}\n");
+    }
+    if let Some(timeout_seconds) = timeout_seconds.filter(|_| *timeout_seconds != others.timeout_seconds) {
+        text += &format!("timeout = {timeout_seconds}\n");
+    }
+    if let Some(role) = role.as_ref().filter(|_| *role != others.role) {
+        text += &format!("role = {}\n", quoted(role));
+    }
+    let env = env.iter().filter(|(name, value)| others.env.get(*name) != Some(value));
+    let env: toml::Table = env.map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+    if !env.is_empty() {
+        text += &format!("env = {}\n", toml::Value::Table(env));
     }
     text
 }

@@ -133,6 +133,43 @@ fn a_workflow_goes_to_the_repositorys_root_and_one_that_is_there_stays() {
 }
 
 #[test]
+fn what_the_workspace_says_holds_for_a_package_of_it() {
+    let workspace = r#"[workspace]
+members = ["crates/api"]
+resolver = "3"
+[workspace.metadata.lambda-image]
+base = "scratch"
+[workspace.metadata.lambda.deploy]
+memory = 512
+timeout = 30
+include = ["shared.txt"]
+[workspace.metadata.lambda.bin.api.deploy]
+memory = 1024
+"#;
+    let project = Project::new(&[
+        ("Cargo.toml", workspace),
+        ("shared.txt", "x"),
+        ("crates/api/Cargo.toml", &package("api", "[package.metadata.lambda.deploy]\ntimeout = 60\n")),
+        ("crates/api/src/main.rs", "fn main() {}"),
+    ]);
+    succeed(&project, &["-p", "api"]);
+    assert_eq!(
+        toml(&project, "crates/api/Cargo.toml")["package"]["metadata"]["lambda-image"],
+        json!({
+            "memory": 512,
+            "timeout": 60,
+            "assets": [{"path": "../../shared.txt", "to": "shared.txt"}],
+            "bin": {"api": {"memory": 1024}},
+        }),
+        "a base of the package's own would hide the workspace's"
+    );
+    project.write_program("app", AMD64);
+    let built = project.build().args(["-p", "api", "--binary-path", "app", "--bin", "api"]).run();
+    assert_eq!(built.code, 0, "{}", built.stderr);
+    assert!(!built.stderr.contains("warning"), "every key is known: {}", built.stderr);
+}
+
+#[test]
 fn a_node_project_has_a_file_of_its_own() {
     let project = Project::within("shop", &[("package.json", "{}"), ("node_modules/m/index.js", "m")]);
     project.write("database.sqlite3", vec![0; 100_000]);
