@@ -283,7 +283,7 @@ pub struct ImageArgs {
     #[arg(long, value_name = "DIRECTORY", value_parser = checked(check::working_directory))]
     pub working_directory: Option<String>,
 
-    /// Effort of compression: 0 stores, 9 is slowest
+    /// Effort of compression: 0 stores, 9 is slowest [default: 2]
     #[arg(long, value_name = "0..9", value_parser = clap::value_parser!(u32).range(0..=9))]
     pub compression_level: Option<u32>,
 
@@ -345,6 +345,7 @@ pub struct ManifestArgs {
 
 /// How much is said, and how.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+#[command(next_help_heading = None)]
 pub struct TalkArgs {
     /// Use verbose output (-vv very verbose)
     #[arg(short, long, action = ArgAction::Count)]

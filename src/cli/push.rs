@@ -10,15 +10,16 @@ const AWS: &str = "AWS Options";
 /// What `push` can be told.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct PushArgs {
-    /// Everything `build` can be told.
-    #[command(flatten)]
-    pub build: BuildArgs,
+    // First, as Cargo's help begins with what only this command knows.
     /// Where images go.
     #[command(flatten)]
     pub destination: DestinationArgs,
     /// Which functions are to run them.
     #[command(flatten)]
     pub functions: FunctionArgs,
+    /// Everything `build` can be told.
+    #[command(flatten)]
+    pub build: BuildArgs,
 }
 
 /// Where `push` brings an image, and how.

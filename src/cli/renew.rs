@@ -14,11 +14,11 @@ pub struct UpdateArgs {
     pub build: BuildArgs,
 
     /// `base`, or the destination of an asset or one of its files [default: all that is outdated]
-    #[arg(value_name = "WHAT")]
+    #[arg(value_name = "WHAT", help_heading = None)]
     pub what: Vec<String>,
 
     /// Say what would change, and change nothing
-    #[arg(long)]
+    #[arg(long, help_heading = None)]
     pub dry_run: bool,
 }
 

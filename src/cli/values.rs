@@ -215,11 +215,11 @@ pub enum FormatArg {
 /// When to colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ColorArg {
-    /// On a terminal that wants it.
+    /// If it goes to a terminal that can, and nobody set `NO_COLOR`.
     Auto,
-    /// Whatever the stream is.
+    /// Also into files and pipes.
     Always,
-    /// Whatever the terminal is.
+    /// Not even on a terminal.
     Never,
 }
 

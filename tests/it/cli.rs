@@ -59,6 +59,26 @@ fn cargo_and_a_shell_call_the_same_program() {
 }
 
 #[test]
+fn help_begins_with_what_only_this_command_knows() {
+    let directory = TempDir::new().expect("a temporary directory");
+    for (command, own, shared) in [
+        ("push", "Push Options:", "Package Selection:"),
+        ("push", "Function Options:", "Package Selection:"),
+        ("push", "--color <WHEN>", "Push Options:"),
+        ("verify", "[IMAGE]", "Options:"),
+        ("update", "[WHAT]...", "Options:"),
+        ("update", "--dry-run", "Output Options:"),
+    ] {
+        let output = run(directory.path(), &[command, "--help"], &[]);
+        let help = stdout(&output);
+        let (_, help) = help.split_once("Usage: ").expect("usage");
+        let help = help.split_once('\n').expect("a line").1;
+        let at = |text: &str| help.find(text).unwrap_or_else(|| panic!("{command}: no `{text}` in {help}"));
+        assert!(at(own) < at(shared), "{command}: `{own}` comes before `{shared}` in {help}");
+    }
+}
+
+#[test]
 fn what_is_mistyped_ends_with_2_and_a_suggestion() {
     let directory = TempDir::new().expect("a temporary directory");
     for (arguments, expected) in [
