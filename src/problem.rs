@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// The class of a failure, which decides the process's exit code.
@@ -196,21 +197,33 @@ impl<T> IoContext<T> for std::io::Result<T> {
     fn or_failed(self, message: impl FnOnce() -> String) -> Result<T> {
         self.map_err(|error| match error.downcast::<Problem>() {
             Ok(problem) => problem,
-            Err(error)
-                if matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) =>
-            {
-                Problem::failed(message())
-                    .because(error)
-                    .help("free some space, or move the target directory with `--target-dir`")
+            Err(error) => {
+                let help = help(error.kind());
+                Problem::failed(message()).because(error).help(help)
             }
-            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Problem::failed(message())
-                .because(error)
-                .help("check who owns it, and its permissions and those of the directories above: `namei -l PATH`"),
-            Err(error) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem => Problem::failed(message())
-                .because(error)
-                .help("work in a copy that can be written; what is generated goes elsewhere with `--target-dir`"),
-            Err(error) => Problem::failed(message()).because(error),
         })
+    }
+}
+
+/// What to do about an I/O error of which nothing more is known.
+fn help(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "free some space, or move the target directory with `--target-dir`"
+        }
+        ErrorKind::PermissionDenied => {
+            "check who owns it, and its permissions and those of the directories above: `namei -l PATH`"
+        }
+        ErrorKind::ReadOnlyFilesystem => {
+            "work in a copy that can be written; what is generated goes elsewhere with `--target-dir`"
+        }
+        ErrorKind::NotFound => "check the path, and whether something removes files at the same time",
+        ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
+            "a file stands where a directory is needed: move it away, or name another place"
+        }
+        ErrorKind::IsADirectory => "a directory stands where a file is needed: move it away, or name another place",
+        ErrorKind::InvalidFilename => "the file system takes no such name: choose a shorter one",
+        _ => "try again; if it stays so, the system's log may say more (`dmesg`)",
     }
 }
 

@@ -112,6 +112,7 @@ impl Program {
             stderr: String::from_utf8(output.stderr).expect("UTF-8 on stderr"),
         };
         schema::assert_messages(&outcome.stdout);
+        assert_next_step(outcome.code, &outcome.stderr);
         outcome
     }
 
@@ -121,6 +122,13 @@ impl Program {
         assert_eq!(outcome.code, 0, "{}", outcome.stderr);
         outcome.stdout.lines().map(|line| line.parse().expect("a digest a line")).collect()
     }
+}
+
+/// Whoever meets an error is told what to do next. What cargo said is cargo's, and who ends a run knows what comes next.
+pub(super) fn assert_next_step(code: i32, stderr: &str) {
+    const OURS: [i32; 3] = [1, 2, 3];
+    let tells = ["\nhelp: ", "%0Ahelp: ", "For more information, try '--help'."];
+    assert!(!OURS.contains(&code) || tells.iter().any(|it| stderr.contains(it)), "no next step: {stderr}");
 }
 
 impl Outcome {
