@@ -191,7 +191,7 @@ impl Talk {
     /// Says that a signal was heard; said even when quiet, since the program does not end at once.
     pub(super) fn stopping(&self, exit: Exit) {
         let why = if exit == Exit::Terminated { "terminated" } else { "interrupted" };
-        let message = format!("{why}: what was there before stays as it was (again, to stop at once)");
+        let message = format!("{why}: what was there stays as it was (again: stop at once)");
         self.status(WARNING, "Stopping", &message);
     }
 

@@ -62,7 +62,8 @@ impl Bars {
 
     /// Prints whole lines above the bars.
     pub(super) fn print(&self, text: &str) {
-        self.multi.suspend(|| self.screen.print(text));
+        self.multi.suspend(|| self.screen.draw(text));
+        self.screen.show();
     }
 
     /// Takes all bars off the screen.
@@ -141,9 +142,12 @@ fn style(columns: u16, known_total: bool) -> ProgressStyle {
             let _ = text.write_str(&units::size(state.len().unwrap_or_default()));
         })
         .with_key("rate", |state: &ProgressState, text: &mut dyn Write| {
-            let _ = write!(text, "{}/s", units::size(state.per_sec() as u64));
+            let rate = state.per_sec() as u64;
+            // Nothing is known before the first bytes.
+            let _ = if rate > 0 { write!(text, "{}/s", units::size(rate)) } else { Ok(()) };
         })
         .with_key("left", |state: &ProgressState, text: &mut dyn Write| {
-            let _ = write!(text, "{:#} left", HumanDuration(state.eta()));
+            let is_known = state.per_sec() >= 1.0;
+            let _ = if is_known { write!(text, "{:#} left", HumanDuration(state.eta())) } else { Ok(()) };
         })
 }

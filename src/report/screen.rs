@@ -51,15 +51,19 @@ pub(super) enum Columns {
 }
 
 /// stderr. What cannot be written there is lost: nobody is left to be told.
+///
+/// Bars are drawn piece by piece, and the pieces are written as a whole: in between, a terminal that echoes Ctrl-C would put
+/// it into a line that was just cleared, the bar behind it would wrap, and a piece of it would stay.
 #[derive(Clone)]
 pub(super) struct Screen {
     stderr: Arc<Mutex<Box<dyn Write + Send>>>,
+    drawing: Arc<Mutex<String>>,
     columns: Columns,
 }
 
 impl Screen {
     pub(super) fn new(stderr: Box<dyn Write + Send>, columns: Columns) -> Self {
-        Self { stderr: Arc::new(Mutex::new(stderr)), columns }
+        Self { stderr: Arc::new(Mutex::new(stderr)), drawing: Arc::default(), columns }
     }
 
     /// How many columns a line may have, if there is a limit.
@@ -75,6 +79,20 @@ impl Screen {
     pub(super) fn print(&self, text: &str) {
         let mut stderr = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
+    }
+
+    /// Adds text to what the bars draw next.
+    pub(super) fn draw(&self, text: &str) {
+        self.drawing.lock().unwrap_or_else(PoisonError::into_inner).push_str(text);
+    }
+
+    /// Writes what was drawn, from the first column and back to it. A bar fills its line to the last column, where what the
+    /// terminal echoes of Ctrl-C would begin a line more; at the first column it hides two blanks, and is overwritten.
+    pub(super) fn show(&self) {
+        let drawing = std::mem::take(&mut *self.drawing.lock().unwrap_or_else(PoisonError::into_inner));
+        if !drawing.is_empty() {
+            self.print(&format!("\r{drawing}\r"));
+        }
     }
 
     fn escape(&self, count: usize, direction: char) -> io::Result<()> {
@@ -122,17 +140,17 @@ impl TermLike for Screen {
     }
 
     fn write_str(&self, s: &str) -> io::Result<()> {
-        self.stderr.lock().unwrap_or_else(PoisonError::into_inner).write_all(s.as_bytes())
+        self.draw(s);
+        Ok(())
     }
 
     fn clear_line(&self) -> io::Result<()> {
         self.write_str("\r\x1b[2K")
     }
 
-    /// Ends a drawing of bars. A bar fills its line to the last column, where what the terminal echoes of Ctrl-C would begin
-    /// a line more, and the bars would be looked for one line too low; at the first column it hides two blanks.
+    /// Ends a drawing of bars.
     fn flush(&self) -> io::Result<()> {
-        self.write_str("\r")?;
-        self.stderr.lock().unwrap_or_else(PoisonError::into_inner).flush()
+        self.show();
+        Ok(())
     }
 }

@@ -11,23 +11,30 @@ use crate::event::{
 };
 use crate::oci::{DiffId, Digest};
 
-/// A writer whose bytes can be looked at.
+/// A writer whose bytes can be looked at, write by write.
 #[derive(Clone, Default)]
-struct Buffer(Arc<Mutex<Vec<u8>>>);
+struct Buffer(Arc<Mutex<Vec<Vec<u8>>>>);
 
 impl Buffer {
-    fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
+    fn writes(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
         self.0.lock().expect("no test panics while it writes")
     }
 
     fn text(&self) -> String {
-        String::from_utf8(self.bytes().clone()).expect("only text is printed")
+        String::from_utf8(self.writes().concat()).expect("only text is printed")
+    }
+
+    /// Where writes ended.
+    fn ends(&self) -> Vec<usize> {
+        let lengths: Vec<_> = self.writes().iter().map(Vec::len).collect();
+        (1..=lengths.len()).map(|count| lengths[..count].iter().sum()).collect()
     }
 }
 
 impl Write for Buffer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.bytes().write(bytes)
+        self.writes().push(bytes.to_vec());
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -248,16 +255,17 @@ fn bars_never_wrap_and_leave_nothing_behind() {
         known.advance(1 << 20);
         unknown.advance(1 << 20);
         session.warn("a line", None);
-        let so_far = stderr.text().len();
         let during = shown(&stderr.text(), usize::from(columns));
         let lines: Vec<_> = during.iter().filter(|line| !line.is_empty()).collect();
         assert_eq!(lines.len(), 2 + "warning: a line".len().div_ceil(usize::from(columns)), "{columns}: {during:#?}");
         drop((known, unknown));
         let text = stderr.text();
-        let interrupted = format!("{}^C{}", &text[..so_far], &text[so_far..]);
-        for text in [text, interrupted] {
-            let after = shown(&text, usize::from(columns)).concat();
-            assert_eq!(after.replace(' ', ""), "warning:aline", "{columns}");
+        let after = |text: &str| shown(text, usize::from(columns)).concat().replace(' ', "");
+        assert_eq!(after(&text), "warning:aline", "{columns}");
+        // What a terminal echoes gets in wherever it is not written to.
+        for end in stderr.ends() {
+            let interrupted = format!("{}^C{}", &text[..end], &text[end..]);
+            assert_eq!(after(&interrupted).replace("^C", ""), "warning:aline", "{columns}: {interrupted:?}");
         }
     }
 }
@@ -350,6 +358,17 @@ fn a_push_of_several_layers_has_a_bar_above_theirs() {
     model.finish(TaskOutcome::Done);
     pushed("model", PushStep::Upload, 100);
     assert_eq!(bars(), [""; 0], "all is there");
+}
+
+#[test]
+fn a_bar_guesses_nothing_before_the_first_bytes() {
+    for columns in [60, 80, 120] {
+        let (report, _, stderr) = report(Look { bars: true, columns: Columns::Fixed(columns), ..PLAIN });
+        let session = Session::new(Box::new(report.clone()));
+        let _task = session.task(TaskKind::Hash, "database.sqlite3", Some(4 << 20));
+        let bar = shown(&stderr.text(), columns.into()).pop().expect("the bar's line");
+        assert!(!bar.contains("/s") && !bar.contains("left"), "{bar:?}");
+    }
 }
 
 #[test]
