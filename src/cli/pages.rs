@@ -88,5 +88,7 @@ fn page(command: &Command) -> (String, Vec<u8>) {
     let mut bytes = Vec::new();
     let page = clap_mangen::Man::new(command.clone().name(name.clone())).manual("Cargo Manual");
     page.render(&mut bytes).expect("a vector takes every byte");
-    (format!("{name}.1"), bytes)
+    // Examples are to be pasted, so their lines are not filled, nor words broken.
+    let page = String::from_utf8_lossy(&bytes).replace(".SH EXTRA\n", ".SH EXTRA\n.nf\n");
+    (format!("{name}.1"), page.replace("\n.SH VERSION\n", "\n.fi\n.SH VERSION\n").into_bytes())
 }
