@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 use crate::support::child;
 use crate::support::lambda::{ACCOUNT, FakeFunction, FakeLambda, REGION, Status};
-use crate::support::tools::block_on;
+use crate::support::tools::{PATIENCE, block_on};
 
 const KEYS: [(&str, &str); 4] = [
     ("AWS_ACCESS_KEY_ID", "AKIAENVIRONMENT"),
@@ -90,8 +90,9 @@ fn patience() -> Patience {
         wait: None,
         first_delay: short,
         max_delay: short,
-        role: short * 20,
-        image: short * 20,
+        // What comes at all comes soon, and on a busy machine no sooner than it can.
+        role: PATIENCE,
+        image: PATIENCE,
         told_every: Duration::ZERO,
     }
 }

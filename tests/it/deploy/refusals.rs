@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cargo_lambda_image::deploy::Release;
+use cargo_lambda_image::deploy::{Patience, Release};
 use cargo_lambda_image::oci::Digest;
 
 use super::{Told, asked, creating, deploy, deploy_with, is_live, live, old, patience, uri, with_keys};
@@ -123,7 +123,8 @@ fn an_image_that_lambda_does_not_see_yet_is_waited_for_but_not_for_long() {
         let aws = FakeLambda::start().with("f", old()).twist("UpdateFunctionCode", 0..2, unreadable.clone());
         deploy(&aws, asked("f", Release::Code)).await.expect("a deployment");
         let aws = FakeLambda::start().with("f", old()).twist("UpdateFunctionCode", 0..usize::MAX, unreadable);
-        let problem = deploy(&aws, asked("f", Release::Code)).await.expect_err("never");
+        let short = Patience { image: Duration::from_millis(40), ..patience() };
+        let problem = deploy_with(&aws, asked("f", Release::Code), &short, &Told::default()).await.expect_err("never");
         let help = problem.next_step().expect("a way on");
         assert!(help.starts_with("let Lambda read the repository: push with `--create-repository`"), "{help}");
     });
