@@ -48,6 +48,8 @@ pub struct Problem {
     exit: Exit,
     message: Box<str>,
     help: Option<Box<str>>,
+    /// The next step if nobody along the chain knows a better one.
+    fallback: Option<&'static str>,
     cause: Option<Box<dyn Error + Send + Sync>>,
     file: Option<Box<Path>>,
     told: bool,
@@ -56,7 +58,7 @@ pub struct Problem {
 impl Problem {
     /// A failure of the given class.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into().into(), help: None, cause: None, file: None, told: false }
+        Self { exit, message: message.into().into(), help: None, fallback: None, cause: None, file: None, told: false }
     }
 
     /// A failure of class [`Exit::Failed`].
@@ -86,7 +88,8 @@ impl Problem {
     #[must_use]
     pub fn or_help(self, help: impl Into<String>) -> Self {
         let is_ours = matches!(self.exit, Exit::Failed | Exit::Usage | Exit::Refused);
-        if is_ours && self.next_step().is_none() { self.help(help) } else { self }
+        let has_one = self.chain().any(|problem| problem.help.is_some());
+        if is_ours && !has_one { self.help(help) } else { self }
     }
 
     /// Adds what caused this.
@@ -120,7 +123,7 @@ impl Problem {
     #[must_use]
     pub fn context(self, message: impl Into<String>) -> Self {
         let (exit, told) = (self.exit, self.told);
-        Self { exit, message: message.into().into(), help: None, cause: Some(Box::new(self)), file: None, told }
+        Self { exit, message: message.into().into(), help: None, fallback: None, cause: Some(Box::new(self)), file: None, told }
     }
 
     /// The class, which decides the exit code.
@@ -157,7 +160,8 @@ impl Problem {
     /// The next step: the outermost one along the chain of causes.
     #[must_use]
     pub fn next_step(&self) -> Option<&str> {
-        self.chain().find_map(|problem| problem.help.as_deref())
+        let helps = self.chain().find_map(|problem| problem.help.as_deref());
+        helps.or_else(|| self.chain().find_map(|problem| problem.fallback))
     }
 
     /// The file to be mended, if it is one of the user's own: the outermost one along the chain of causes.
@@ -198,16 +202,17 @@ impl<T> IoContext<T> for std::io::Result<T> {
         self.map_err(|error| match error.downcast::<Problem>() {
             Ok(problem) => problem,
             Err(error) => {
-                let help = help(error.kind());
-                Problem::failed(message()).because(error).help(help)
+                let (is_certain, help) = advice(error.kind());
+                let problem = Problem::failed(message()).because(error);
+                if is_certain { problem.help(help) } else { Problem { fallback: Some(help), ..problem } }
             }
         })
     }
 }
 
-/// What to do about an I/O error of which nothing more is known.
-fn help(kind: ErrorKind) -> &'static str {
-    match kind {
+/// What to do about an I/O error, and whether that is so whatever was being done.
+fn advice(kind: ErrorKind) -> (bool, &'static str) {
+    let certain = match kind {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             "free some space, or move the target directory with `--target-dir`"
         }
@@ -217,6 +222,13 @@ fn help(kind: ErrorKind) -> &'static str {
         ErrorKind::ReadOnlyFilesystem => {
             "work in a copy that can be written; what is generated goes elsewhere with `--target-dir`"
         }
+        other => return (false, guess(other)),
+    };
+    (true, certain)
+}
+
+fn guess(kind: ErrorKind) -> &'static str {
+    match kind {
         ErrorKind::NotFound => "check the path, and whether something removes files at the same time",
         ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
             "a file stands where a directory is needed: move it away, or name another place"
@@ -253,6 +265,10 @@ mod tests {
         assert_eq!(helped(Problem::failed("a")).as_deref(), Some("other"));
         assert_eq!(helped(Problem::failed("a").help("own").context("b")).as_deref(), Some("own"));
         assert_eq!(helped(Problem::new(Exit::Interrupted, "interrupted")), None);
+        let failed = |kind: ErrorKind| Err::<(), _>(kind.into()).or_failed(|| "a".into()).expect_err("an error");
+        assert_eq!(failed(ErrorKind::NotFound).next_step().map(|help| &help[..14]), Some("check the path"));
+        assert_eq!(helped(failed(ErrorKind::NotFound)).as_deref(), Some("other"), "a guess yields");
+        assert_eq!(helped(failed(ErrorKind::StorageFull)).map(|help| help[..9].to_owned()).as_deref(), Some("free some"));
     }
 
     #[test]

@@ -138,10 +138,10 @@ fn split(include: &str) -> (String, Option<String>) {
 
 /// A path from the workspace's root as a package in `below` has to write it.
 fn rooted(path: &str, below: &Path) -> String {
-    if Path::new(path).is_absolute() {
+    if Path::new(path).is_absolute() || below.as_os_str().is_empty() {
         return path.to_owned();
     }
-    "../".repeat(below.iter().count()) + path
+    "../".repeat(below.iter().count()) + path.trim_start_matches("./")
 }
 
 #[cfg(test)]
@@ -198,8 +198,7 @@ mod tests {
         assert_eq!(known.function_of("api"), &function(Some(1024), Some(20), &[("A", "p"), ("B", "wb")]));
         assert!(known.zigbuild);
         let includes: Vec<_> = known.includes.iter().map(|(path, to)| (path.as_str(), to.as_deref())).collect();
-        let expected =
-            [("own", None), ("../../shared", Some("shared")), ("/opt/x", None), ("../.././y", Some("z"))];
+        let expected = [("own", None), ("../../shared", Some("shared")), ("/opt/x", None), ("../../y", Some("z"))];
         assert_eq!(includes, expected);
         let at_the_root = Known::read(&workspace, &json!(null), Path::new(""), ["api"]);
         assert_eq!(at_the_root.includes[0], ("shared".into(), None));

@@ -367,6 +367,9 @@ fn outputs_go_where_they_are_sent_and_into_the_layout() {
         fs::remove_dir_all(&unpacked).expect("removed");
     }
     assert!(project.path("link.tar").is_symlink(), "what a link points to is replaced");
+    let told = build(&["--output", "oci-archive:told.tar", "--message-format", "json"]).messages("wrote");
+    let told: Vec<_> = told.iter().map(|message| (&message["bin"], &message["what"], &message["path"])).collect();
+    assert_eq!(told, [(&json!("app"), &json!("archive"), &json!(project.path("told.tar")))]);
     for (output, path) in [("docker-archive:d.tar", "d.tar"), ("docker-archive", "target/lambda-image/app.docker.tar")]
     {
         build(&["--output", output]);

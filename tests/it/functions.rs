@@ -361,8 +361,7 @@ fn another_tools_table_gives_what_ours_leaves_open() {
     let project = Project::new(&[("Cargo.toml", &table), ("src/main.rs", "fn main() {}")]);
     project.write_program("app", AMD64);
     let outcome = succeeded(push(&cloud, &project).arg("--create-function"));
-    let note =
-        "warning: `iam_role`, `memory`, `env` of cargo-lambda's settings are taken for a created function";
+    let note = "warning: `iam_role`, `memory`, `env` of cargo-lambda's settings are taken for a created function";
     assert!(outcome.stderr.contains(note), "{}", outcome.stderr);
     let made = cloud.lambda.functions(|functions| functions.get("app").clone());
     assert_eq!((made.timeout, made.environment), (9, json!({ "A": "b" })));

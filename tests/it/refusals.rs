@@ -159,6 +159,12 @@ fn bases_that_cannot_be_used() {
     let blobs = [&manifest[..], &amd64.config, &amd64.layers[0], &amd64.layers[1]];
     write_layout(&project.path("zstd"), media_type::OCI_MANIFEST, &blobs);
     project.write("squashed.tar.gz", gzip(&tar(&[("oci-layout", b"{}")])));
+    for (layout, index) in [("empty", r#"{"schemaVersion":2,"manifests":[]}"#), ("other", "{}")] {
+        project.write(&format!("{layout}/oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#);
+        project.write(&format!("{layout}/index.json"), index);
+    }
+    project.write("none.tar", tar(&[("manifest.json", b"[]")]));
+    project.write("half.tar", tar(&[("manifest.json", br#"[{"Config":"c.json","Layers":[]}]"#)]));
     for (base, said) in [
         ("oci:arm", Said(3, &["has no image for `linux/amd64`, only for `linux/arm64`", "`--arm64`"])),
         ("oci:zstd", Said(3, &["zstd", "gzip"])),
@@ -167,6 +173,10 @@ fn bases_that_cannot_be_used() {
         ("oci-archive:nothere", Said(2, &["there is no file `", "`skopeo copy`"])),
         ("docker-archive:app", Said(1, &["/app` as a tar", "`docker save`"])),
         ("oci-archive:squashed.tar.gz", Said(2, &["is compressed as a whole", "decompress it first"])),
+        ("oci:empty", Said(2, &["is an empty layout", "skopeo copy"])),
+        ("oci:other", Said(1, &["its `schemaVersion` is not 2", ""])),
+        ("docker-archive:none.tar", Said(2, &["is an empty archive", "docker save"])),
+        ("docker-archive:half.tar", Said(1, &["has no member `c.json`", ""])),
     ] {
         refused(&project, &["--no-binary", "--base", base], &said);
     }

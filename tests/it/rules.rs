@@ -539,6 +539,9 @@ fn every_rule_has_a_page() {
         assert_eq!(page.code, 0);
         assert!(page.stdout.starts_with(code) && page.stdout.contains("\nWhy: "), "{}", page.stdout);
     }
+    let told = Program::verify(directory.path()).args(["--explain", "L020", "--message-format", "json"]).run();
+    let [message] = told.messages("explained").try_into().expect("one message");
+    assert_eq!(message["page"], explain("L020").stdout.trim_end());
     assert_eq!(explain("L999").code, 2);
     for (text, code) in [("L58", "L058"), ("58", "L058"), ("e058", "L058"), ("hard link", "L021"), ("SQLite", "L070")] {
         let outcome = explain(text);

@@ -7,7 +7,8 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::program::Program;
+use super::program::{Program, assert_next_step};
+use super::schema;
 use super::tools::{PATIENCE, succeed, tool};
 
 /// The program while it runs.
@@ -119,11 +120,18 @@ impl Running {
             }
             thread::park_timeout(Duration::from_millis(1));
         };
+        let (stdout, stderr) =
+            (self.stdout.join().expect("UTF-8 on stdout"), self.stderr.join().expect("UTF-8 on stderr"));
+        // What was killed may have got no further than half a line.
+        if let Some(code) = status.code() {
+            schema::assert_messages(&stdout);
+            assert_next_step(code, &stderr);
+        }
         Ended {
             code: status.code(),
             signal: status.signal(),
-            stdout: self.stdout.join().expect("UTF-8 on stdout"),
-            stderr: self.stderr.join().expect("UTF-8 on stderr"),
+            stdout,
+            stderr,
             peak_kib: self.peak.join().expect("the watch"),
         }
     }
