@@ -55,7 +55,7 @@ fn layer_name(key: &LayerKey, old: &Lock, new: &Lock) -> String {
 }
 
 fn base(old: Option<&LockedBase>, new: &LockedBase) -> String {
-    let Some(old) = old else { return format!("is added: {}", new.digest) };
+    let Some(old) = old else { return format!("added as {}", new.digest) };
     if old.digest != new.digest {
         let glibc = |base: &LockedBase| base.glibc.as_deref().unwrap_or("none").to_owned();
         let moved = format!("{} -> {}", old.digest, new.digest);
@@ -66,7 +66,7 @@ fn base(old: Option<&LockedBase>, new: &LockedBase) -> String {
 }
 
 fn layer(old: Option<&LockedLayer>, new: &LockedLayer) -> String {
-    let Some(old) = old else { return format!("is added: {}", new.digest) };
+    let Some(old) = old else { return format!("added as {}", new.digest) };
     let digests = format!("{} -> {}", old.digest, new.digest);
     if old.diff_id != new.diff_id {
         format!("its content changed, {digests}")
@@ -113,7 +113,7 @@ mod tests {
         let completed = LockedLayer { files: 7, ..one.clone() };
         let (was, is) = (of("gzip 1"), of("gzip 2"));
         for (old, new, what) in [
-            (None, Some(one.clone()), format!("is added: {was}")),
+            (None, Some(one.clone()), format!("added as {was}")),
             (Some(one.clone()), None, "is removed, since nothing uses it".to_owned()),
             (Some(one.clone()), Some(layer("/x", "x", "2").1), format!("its content changed, {was} -> {is}")),
             (

@@ -72,7 +72,7 @@ fn a_build_writes_what_it_found_out_and_the_next_one_nothing() {
 fn a_locked_build_that_would_change_the_lock_says_what_and_changes_nothing() {
     let project = project();
     let missing = build(&project).arg("--locked").run();
-    refused(&missing, 1, &["would change, and `--locked` forbids it", "layer `/var/task/models`: is added: sha256:"]);
+    refused(&missing, 1, &["would change, and `--locked` forbids it", "layer `/var/task/models`: added as sha256:"]);
     assert!(!project.path(FILE_NAME).exists());
     build(&project).succeed();
     let (before, files) = (fs::read(project.path(FILE_NAME)).expect("a lock"), project.layout_files());
@@ -289,7 +289,7 @@ fn an_asset_that_goes_elsewhere_is_another() {
     refused(&absent, 2, &["asset `x.db` is not at `", "the lock has no layer of it"]);
     project.write("x.db", rows);
     let locked = build(&project).arg("--locked").run();
-    let [added, removed] = ["data/y.db`: is added: sha256:", "x.db`: is removed, since nothing uses it"];
+    let [added, removed] = ["data/y.db`: added as sha256:", "x.db`: is removed, since nothing uses it"];
     refused(&locked, 1, &[&format!("layer `/var/task/{added}"), &format!("layer `/var/task/{removed}")]);
     assert_ne!(build(&project).succeed(), first);
     assert_eq!(destinations(&lock(&project)), ["/var/task/data/y.db", "/var/task/models"]);
