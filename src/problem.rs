@@ -123,7 +123,15 @@ impl Problem {
     #[must_use]
     pub fn context(self, message: impl Into<String>) -> Self {
         let (exit, told) = (self.exit, self.told);
-        Self { exit, message: message.into().into(), help: None, fallback: None, cause: Some(Box::new(self)), file: None, told }
+        Self {
+            exit,
+            message: message.into().into(),
+            help: None,
+            fallback: None,
+            cause: Some(Box::new(self)),
+            file: None,
+            told,
+        }
     }
 
     /// The class, which decides the exit code.
@@ -268,7 +276,10 @@ mod tests {
         let failed = |kind: ErrorKind| Err::<(), _>(kind.into()).or_failed(|| "a".into()).expect_err("an error");
         assert_eq!(failed(ErrorKind::NotFound).next_step().map(|help| &help[..14]), Some("check the path"));
         assert_eq!(helped(failed(ErrorKind::NotFound)).as_deref(), Some("other"), "a guess yields");
-        assert_eq!(helped(failed(ErrorKind::StorageFull)).map(|help| help[..9].to_owned()).as_deref(), Some("free some"));
+        assert_eq!(
+            helped(failed(ErrorKind::StorageFull)).map(|help| help[..9].to_owned()).as_deref(),
+            Some("free some")
+        );
     }
 
     #[test]

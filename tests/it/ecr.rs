@@ -89,7 +89,7 @@ fn no_secret_is_logged_or_kept() {
 }
 
 #[test]
-fn a_proxys_password_goes_to_the_proxy_and_is_never_shown() {
+fn the_password_of_a_proxy_goes_to_it_and_is_never_shown() {
     let proxy = FaultRegistry::builder().fault(Method::CONNECT, "", 0..99, Fault::Status(403, &[], "")).start();
     let url = proxy.origin.replace("http://", "http://me:canary-proxy-password@");
     let basic = format!("Basic {}", STANDARD.encode("me:canary-proxy-password"));
