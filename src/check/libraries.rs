@@ -221,7 +221,7 @@ pub(super) fn programs(programs: &[(String, &ElfFacts)], surroundings: &Surround
             if is_first {
                 for message in missing_versions(elf, &loaded, surroundings) {
                     let place = surroundings.merged.place(&path);
-                    findings.add_with_help(rules::SYMBOLS, place, message, advice(&path, surroundings));
+                    findings.add_with_help(rules::SYMBOLS, place, message, advice(surroundings));
                 }
             }
         }
@@ -328,12 +328,12 @@ fn numbers(version: &str) -> Vec<u32> {
     version.rsplit('_').next().unwrap_or_default().split('.').filter_map(|number| number.parse().ok()).collect()
 }
 
-/// What to do about a program of the function's, or about something of the base's.
-fn advice(path: &str, surroundings: &Surroundings<'_>) -> String {
+/// What to do about a program for a newer C library than the image has.
+fn advice(surroundings: &Surroundings<'_>) -> String {
     let libc = surroundings.find("libc.so.6", &RunPaths::default(), surroundings.architecture);
     let libc = libc.map(|path| highest(&path, "GLIBC_", surroundings)).unwrap_or_default();
     match (libc.strip_prefix("up to GLIBC_"), surroundings.architecture) {
-        (Some(version), Some(architecture)) if surroundings.own.has(path) => {
+        (Some(version), Some(architecture)) => {
             let triple = architecture.gnu_triple();
             let musl = triple.replace("-gnu", "-musl");
             format!(

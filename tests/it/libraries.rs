@@ -90,6 +90,22 @@ fn libraries_are_found_and_new_enough() {
         system(image, Some(&libc));
         help(image, "lib");
     });
+    let help_outside = advice(|image| {
+        machine(image);
+        system(image, Some(&libc));
+        image.add_bare(Tape::default().file("program", 0o755, &program).file("libhelper.so", 0o755, &helper));
+        image.config["config"]["Entrypoint"] = json!(["/program"]);
+        image.config["config"]["Env"] = json!(["LD_LIBRARY_PATH=/"]);
+        image.add(|tape| tape.file("var/task/.wh.program", 0o644, b""));
+    });
+    let triple = if cfg!(target_arch = "x86_64") { "x86_64" } else { "aarch64" };
+    assert_eq!(
+        help_outside,
+        format!(
+            "compile against the image's C library: `--cargo-build zigbuild --target {triple}-unknown-linux-gnu.2.5`, \
+             or statically: `--target {triple}-unknown-linux-musl`"
+        )
+    );
     let release = |image: &mut Specimen, version: &str| {
         let text = format!("ID=\"amzn\"\nVERSION_ID=\"{version}\"\n");
         image.add_bare(Tape::default().directories(&["etc"]).file("etc/os-release", 0o644, text.as_bytes()));
