@@ -52,6 +52,9 @@ const MOST_LIBRARIES: usize = 2000;
 /// Directories of one path that are looked through; all settings of a function have 16 KB.
 const MOST_DIRECTORIES: usize = 200;
 
+/// Bytes of the directories that are handed down to the libraries of one file.
+const MOST_HANDED_DOWN: usize = 32 << 10;
+
 /// How often a file is looked for before an image counts as too entangled to follow. A large one of Python's takes some
 /// fifty thousand looks.
 const MOST_LOOKS: u32 = 500_000;
@@ -71,6 +74,13 @@ pub(super) struct Surroundings<'a> {
     /// Whether musl's loader is there, which on Alpine may stand in for glibc's.
     has_musl: bool,
     looks_left: Cell<u32>,
+}
+
+/// A library as the loader finds it.
+struct Found {
+    /// By the path that leads to it, perhaps through links: it is what `$ORIGIN` is told by.
+    named: String,
+    path: String,
 }
 
 /// Where the loader looks for the libraries of one file, besides the variable and its own directories.
@@ -103,10 +113,13 @@ impl<'a> Surroundings<'a> {
     }
 
     /// The library called `name` as the loader finds it for something of this architecture with these run paths.
-    fn find(&self, name: &str, run_paths: &RunPaths, architecture: Option<Architecture>) -> Option<String> {
-        let file = |path: &str| self.merged.file(path).map(|(path, _)| path);
+    fn find(&self, name: &str, run_paths: &RunPaths, architecture: Option<Architecture>) -> Option<Found> {
+        let file = |named: String| {
+            let (path, _) = self.merged.file(&named)?;
+            Some(Found { named, path })
+        };
         if name.contains('/') {
-            return file(&absolute(name, self.image));
+            return file(absolute(name, self.image));
         }
         let RunPaths { before, after } = run_paths;
         let settings = before.iter().chain(&self.library_path).chain(after).map(String::as_str);
@@ -114,18 +127,25 @@ impl<'a> Surroundings<'a> {
         let looks = looks.take_while(|_| self.looks_left.replace(self.looks_left.get().saturating_sub(1)) > 0);
         looks.map(|directory| format!("{directory}/{name}")).find_map(|path| {
             // The loader goes on over libraries of other machines.
-            let found = file(&path)?;
-            let elf = self.merged.elf(&found);
+            let found = file(path)?;
+            let elf = self.merged.elf(&found.path);
             elf.is_none_or(|elf| elf.architecture == architecture).then_some(found)
         })
     }
 
-    /// Where the file at `path` has its libraries looked for, and where those have theirs. `above` are the directories
-    /// that whatever loads it hands down.
-    fn run_paths(&self, path: &str, elf: &ElfFacts, above: &[String], is_musl: bool) -> (RunPaths, Vec<String>) {
-        let settled = |paths: &Option<String>| settled(paths.as_deref().unwrap_or_default(), path, self.image);
+    /// Where a file has its libraries looked for, and where those have theirs. `above` are the directories that whatever
+    /// loads it hands down.
+    fn run_paths(&self, file: &Found, elf: &ElfFacts, above: &[String], is_musl: bool) -> (RunPaths, Vec<String>) {
+        let settled = |paths: &Option<String>| settled(paths.as_deref().unwrap_or_default(), file, self.image);
         let (runpath, rpath) = (settled(&elf.runpath), settled(&elf.rpath));
-        let below = |own: &[String]| own.iter().chain(above).take(MOST_DIRECTORIES).cloned().collect::<Vec<_>>();
+        let below = |own: &[String]| {
+            let mut room = MOST_HANDED_DOWN;
+            let fitting = own.iter().chain(above).take_while(|directory| {
+                room = room.saturating_sub(directory.len());
+                room > 0
+            });
+            fitting.take(MOST_DIRECTORIES).cloned().collect::<Vec<_>>()
+        };
         if is_musl {
             // musl knows no difference, and looks in those of all that load it.
             let all = below(&[runpath, rpath].concat());
@@ -147,13 +167,20 @@ fn absolute(path: &str, image: &ImageFacts) -> String {
     if path.starts_with(['/', '$']) { path.to_owned() } else { format!("{}/{path}", image.working_directory()) }
 }
 
-/// The run path of the file at `path` with the variables in it settled; parts with unknown ones are left out.
-fn settled(run_path: &str, path: &str, image: &ImageFacts) -> Vec<String> {
-    let origin = format!("/{}", path.rsplit_once('/').map_or("", |(directory, _)| directory));
+/// The run path of a file with the variables in it settled; parts with unknown ones are left out.
+fn settled(run_path: &str, file: &Found, image: &ImageFacts) -> Vec<String> {
+    // Of a program Linux tells where it is, of a library the loader knows how it found it.
+    let origins = [&file.named, &file.path].map(|path| {
+        let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
+        format!("/{}", directory.trim_start_matches('/'))
+    });
     let set = |part: &str, name: &str, value: &str| {
         part.replace(&format!("${{{name}}}"), value).replace(&format!("${name}"), value)
     };
-    let mut parts: Vec<_> = split(run_path, image).iter().map(|part| set(part, "ORIGIN", &origin)).collect();
+    let parts = split(run_path, image);
+    let mut parts: Vec<_> =
+        parts.iter().flat_map(|part| origins.iter().map(|origin| set(part, "ORIGIN", origin))).collect();
+    parts.dedup();
     for (name, values) in VARIABLES {
         let settle = |part: String| {
             let values = if part.contains('$') { values } else { &values[..1] };
@@ -182,12 +209,14 @@ pub(super) fn programs(programs: &[(String, &ElfFacts)], surroundings: &Surround
     let mut told = HashSet::new();
     for (program, elf) in programs {
         let is_musl = asks_for_musl(elf);
-        let mut open = VecDeque::from([(program.clone(), *elf, Vec::new())]);
+        let first = Found { named: format!("/{program}"), path: program.clone() };
+        let mut open = VecDeque::from([(first, *elf, Vec::new())]);
         // What is loaded already serves everything that needs a library of that name.
-        let mut loaded: HashMap<&str, String> = HashMap::new();
-        while let Some((path, elf, above)) = open.pop_front() {
-            let is_first = told.insert(path.clone());
-            let (run_paths, handed) = surroundings.run_paths(&path, elf, &above, is_musl);
+        let (mut loaded, mut known): (HashMap<&str, String>, _) = (HashMap::new(), HashSet::new());
+        while let Some((file, elf, above)) = open.pop_front() {
+            let is_first = told.insert(file.path.clone());
+            let (run_paths, handed) = surroundings.run_paths(&file, elf, &above, is_musl);
+            let path = file.path;
             for name in &elf.needed {
                 if loaded.contains_key(name.as_str()) {
                     continue;
@@ -210,13 +239,12 @@ pub(super) fn programs(programs: &[(String, &ElfFacts)], surroundings: &Surround
                 if loaded.len() >= MOST_LIBRARIES {
                     continue;
                 }
-                if let Some(elf) =
-                    surroundings.merged.elf(&library).filter(|_| !loaded.values().any(|it| *it == library))
-                {
-                    loaded.extend(elf.soname.as_deref().map(|soname| (soname, library.clone())));
-                    open.push_back((library.clone(), elf, handed.clone()));
+                let elf = surroundings.merged.elf(&library.path);
+                loaded.insert(name, library.path.clone());
+                if let Some(elf) = elf.filter(|_| known.insert(library.path.clone())) {
+                    loaded.extend(elf.soname.as_deref().map(|soname| (soname, library.path.clone())));
+                    open.push_back((library, elf, handed.clone()));
                 }
-                loaded.insert(name, library);
             }
             if is_first {
                 for message in missing_versions(elf, &loaded, surroundings) {
@@ -256,8 +284,10 @@ pub(super) fn modules<'a>(started: &HashSet<String>, surroundings: &Surroundings
         {
             continue;
         }
-        let (run_paths, _) = surroundings.run_paths(path, elf, &[], false);
-        let find = |name: &'a String| Some((name.as_str(), surroundings.find(name, &run_paths, elf.architecture)?));
+        let file = Found { named: format!("/{path}"), path: path.to_owned() };
+        let (run_paths, _) = surroundings.run_paths(&file, elf, &[], false);
+        let find =
+            |name: &'a String| Some((name.as_str(), surroundings.find(name, &run_paths, elf.architecture)?.path));
         let found = elf.needed.iter().filter_map(find);
         for message in missing_versions(elf, &found.collect(), surroundings) {
             findings.add(rules::MODULE_SYMBOLS, surroundings.merged.place(path), message);
@@ -331,7 +361,7 @@ fn numbers(version: &str) -> Vec<u32> {
 /// What to do about a program for a newer C library than the image has.
 fn advice(surroundings: &Surroundings<'_>) -> String {
     let libc = surroundings.find("libc.so.6", &RunPaths::default(), surroundings.architecture);
-    let libc = libc.map(|path| highest(&path, "GLIBC_", surroundings)).unwrap_or_default();
+    let libc = libc.map(|libc| highest(&libc.path, "GLIBC_", surroundings)).unwrap_or_default();
     match (libc.strip_prefix("up to GLIBC_"), surroundings.architecture) {
         (Some(version), Some(architecture)) => {
             let triple = architecture.gnu_triple();

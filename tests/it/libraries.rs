@@ -213,6 +213,22 @@ fn run_paths_hold_for_what_ld_so_says_they_hold_for() {
     expect("what is loaded already is not looked for", &[], |image| {
         chain.install(image, &[&NEW_TAGS[..], &["-ltwo"]].concat(), "var/task/lib");
     });
+    expect("the origin of a library is where it is named", &[], |image| {
+        chain.install(image, &[&OLD_TAGS[..], &["-ltwo"]].concat(), "var/task/lib");
+        // The library that has a run path itself is a link here, and its own library beside the link.
+        let source = "int three(void);\nint two(void) { return three(); }\n";
+        let here = chain.directory.path();
+        compiled(here, "libthree.so", "int three(void) { return 0; }\n", &["-shared", "-nostdlib"]);
+        let options = ["-shared", "-nostdlib", "-L.", "-lthree", NEW_TAGS[0], "-Wl,-rpath,$ORIGIN"];
+        let two = compiled(here, "linked.so", source, &options);
+        image.add_bare(Tape::default().directories(&["store"]).file("store/two", 0o644, &two));
+        image.add(|tape| {
+            let tape = tape.directory("var/task/lib", 0o755).symlink("var/task/lib/libtwo.so", "/store/two");
+            tape.file("var/task/lib/libthree.so", 0o644, &chain.read("libthree.so"))
+        });
+        // Only what the library's own run path says may lead there.
+        image.config["config"]["Env"] = json!(["LD_LIBRARY_PATH=/opt/lib"]);
+    });
     expect("variables in run paths", &[], |image| {
         let options = ["-Wl,--disable-new-dtags", "-Wl,-rpath,${ORIGIN}/a/$LIB"];
         chain.install(image, &options, "var/task/a/lib64");
