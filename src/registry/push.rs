@@ -186,7 +186,9 @@ impl Client {
         let Some(location) = headers.get(LOCATION) else { return Ok(None) };
         let refuse = |why: String| {
             Error::from(
-                Problem::failed(format!("refused to upload where `{}` says", self.transport.origin)).because(why),
+                Problem::failed(format!("refused to upload where `{}` says", self.transport.origin))
+                    .because(why)
+                    .help("ask who runs it: layers must not go where others can read or change them"),
             )
         };
         let location = location.to_str().map_err(|_| refuse("its location is not a URL".into()))?;

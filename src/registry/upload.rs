@@ -222,10 +222,10 @@ impl Client {
         let response = self.transport.send_once(&call).await?;
         match self.location(&call.url, response.headers())? {
             Some(url) => Ok(Session { url }),
-            None => Err(Error::content(Problem::failed(format!(
-                "`{}` did not say where to upload to `{repository}`",
-                self.transport.origin
-            )))),
+            None => Err(Error::content(
+                Problem::failed(format!("`{}` did not say where to upload to `{repository}`", self.transport.origin))
+                    .help("see whether it is a registry that takes images, and ask who runs it"),
+            )),
         }
     }
 

@@ -1,5 +1,7 @@
 //! What `push` brings into a registry, what it leaves alone, and what it says about both.
 
+mod refused;
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;

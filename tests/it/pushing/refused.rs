@@ -1,0 +1,133 @@
+//! What people are told when a registry refuses a push, breaks off or lies; and that it moved no tag and kept no login.
+
+use std::ops::Range;
+use std::thread;
+
+use axum::http::Method;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use cargo_lambda_image::oci::Digest;
+
+use crate::support::images::noise;
+use crate::support::registry::{Auth, Builder, Fault, FaultRegistry, Ways};
+use crate::support::site::Site;
+
+const ALWAYS: Range<usize> = 0..usize::MAX;
+const PASSWORD: &str = "canary-password";
+
+/// The most memory a run may take, whatever it is answered.
+const PEAK_KIB: u64 = 150 * 1024;
+
+fn open() -> Builder {
+    let ways = Ways { ecr: true, ..Ways::default() };
+    FaultRegistry::builder().repository("site").ways(ways).auth(Auth::Basic("me", PASSWORD))
+}
+
+fn puts(path: &'static str, fault: Fault) -> Builder {
+    open().fault(Method::PUT, path, ALWAYS, fault)
+}
+
+const fn status(code: u16, body: &'static str) -> Fault {
+    // Nobody has to be waited for.
+    Fault::Status(code, &[("retry-after", "0")], body)
+}
+
+#[test]
+fn every_refusal_says_what_to_do_and_moves_nothing() {
+    const DENIED: &str = r#"{"errors":[{"code":"DENIED","message":"User: arn:aws:iam::1:user/x is not authorized to perform: ecr:PutImage on resource: y"}]}"#;
+    const KEY: &str = r#"{"errors":[{"code":"DENIED","message":"User: arn:aws:iam::1:user/x is not authorized to perform: kms:GenerateDataKey on resource: k"}]}"#;
+    const POLICY: &str = r#"{"errors":[{"code":"DENIED","message":"User: arn:aws:iam::1:user/x is not authorized to perform: ecr:InitiateLayerUpload on resource: y with an explicit deny in a resource-based policy"}]}"#;
+    const LAYERS: &str =
+        r#"{"errors":[{"code":"UNSUPPORTED","message":"Limit on number of layers per image exceeded"}]}"#;
+    const MEDIA: &str = r#"{"errors":[{"code":"MANIFEST_INVALID","message":"unsupported media type \u001b[2J"}]}"#;
+    const WRONG: &str = r#"{"errors":[{"code":"DIGEST_INVALID","message":"provided digest did not match"}]}"#;
+    let other = Digest::of(b"other").to_string();
+    let cases: Vec<(&str, Builder, &[&str])> = vec![
+        ("no action", puts("/manifests/", status(403, DENIED)), &["allow the IAM action `ecr:PutImage`"]),
+        ("no key", puts("/uploads/", status(403, KEY)), &["`kms:GenerateDataKey` on the key that encrypts"]),
+        (
+            "a policy",
+            open().fault(Method::POST, "/uploads/", ALWAYS, status(403, POLICY)),
+            &["a policy denies `ecr:InitiateLayerUpload`", "could not push layer `big.bin`"],
+        ),
+        (
+            "too many layers",
+            puts("/manifests/", status(405, LAYERS)),
+            &["Limit on number of layers per image exceeded"],
+        ),
+        ("media types", puts("/manifests/", status(400, MEDIA)), &["push with `--format docker`"]),
+        ("too large", open().fault(Method::PATCH, "", ALWAYS, status(413, "")), &["client_max_body_size"]),
+        (
+            "moved",
+            open().fault(Method::POST, "", ALWAYS, Fault::Redirect("/else".into())),
+            &["name the registry as where"],
+        ),
+        ("wrong bytes", puts("/uploads/", status(400, WRONG)), &["DIGEST_INVALID provided digest did not match"]),
+        ("down", puts("/uploads/", status(503, "")), &["answered 503", "try again later"]),
+        ("busy", open().fault(Method::POST, "/uploads/", ALWAYS, status(429, "")), &["answered 429", "wait a little"]),
+        (
+            "endless words",
+            puts("/manifests/", Fault::Status(500, &[("retry-after", "0")], "")).fault(
+                Method::PUT,
+                "/manifests/",
+                ALWAYS,
+                Fault::Endless,
+            ),
+            &["answered 500"],
+        ),
+        (
+            "another manifest",
+            puts("/manifests/", Fault::Header("docker-content-digest", other)),
+            &["as sha256:", "do not use this image"],
+        ),
+        (
+            "no digest",
+            puts("/manifests/", Fault::Header("docker-content-digest", "sha256:../../etc/passwd".into())),
+            &["something that is no digest"],
+        ),
+        (
+            "nowhere",
+            open().fault(Method::POST, "/uploads/", ALWAYS, Fault::Header("location", String::new())),
+            &["did not say where to upload to `site`"],
+        ),
+        (
+            "elsewhere",
+            open().fault(
+                Method::POST,
+                "/uploads/",
+                ALWAYS,
+                Fault::Header("location", "http://example.com/?sig=canary&digest=%1b%5b2J".into()),
+            ),
+            &["it leads to plain http on another machine: http://example.com/?sig=***"],
+        ),
+    ];
+    thread::scope(|scope| {
+        for (name, builder, words) in cases {
+            scope.spawn(move || {
+                let registry = builder.start();
+                let site = Site::new();
+                site.write("big.bin", &noise(300_000));
+                site.log_in(&registry.address.to_string(), "me", PASSWORD);
+                let push = site.push(&format!("{}/site", registry.address), &["notes.txt", "big.bin"]);
+                let ended = push.args(["--tag", "v1", "-vv"]).watched();
+                let said = &ended.stderr;
+                assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{name}: {said}");
+                for word in words {
+                    assert!(said.contains(word), "{name}: no `{word}` in {said}");
+                }
+                assert!(said.contains("\nhelp: "), "{name}: {said}");
+                for secret in [PASSWORD, &STANDARD.encode(format!("me:{PASSWORD}")), "canary"] {
+                    assert!(!said.contains(secret), "{name}: `{secret}` in {said}");
+                }
+                assert!(!said.contains("panicked") && !said.contains('\u{1b}'), "{name}: {said:?}");
+                assert!(ended.peak_kib < PEAK_KIB, "{name}: {} KiB", ended.peak_kib);
+                assert_eq!(registry.manifest("site", "v1"), None, "{name}");
+                // Of a session whose place was kept from it the program knows nothing.
+                let is_hidden = ["moved", "nowhere", "elsewhere"].contains(&name);
+                assert!(is_hidden || registry.open_sessions("site") == 0, "{name}: {:?}", registry.log());
+                assert!(!site.store().join("site.json").exists(), "{name}");
+                site.assert_tidy();
+            });
+        }
+    });
+}
