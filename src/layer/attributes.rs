@@ -9,33 +9,57 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use globset::{GlobBuilder, GlobMatcher};
+use super::wildmatch::Pattern;
 
 /// The files of attributes above and beside the files asked about, each read once.
 #[derive(Debug, Default)]
 pub(super) struct Attributes {
-    files: HashMap<PathBuf, Arc<Vec<Rule>>>,
-    /// The directory of the file asked about last, and what counts in it: the highest precedence first, files without rules
-    /// left out. Who asks goes through directory by directory.
-    last: Option<(PathBuf, Vec<Scope>)>,
+    files: HashMap<PathBuf, Arc<Vec<Line>>>,
+    /// The directory of the file asked about last, and what counts in it. Who asks goes through directory by directory.
+    last: Option<(PathBuf, Said)>,
 }
 
-/// The rules of one file of attributes.
+/// What counts in a directory.
+#[derive(Debug, Default)]
+struct Said {
+    /// The highest precedence first; files without lines are left out.
+    scopes: Vec<Scope>,
+    /// What stands for several attributes.
+    macros: HashMap<String, Vec<(String, State)>>,
+}
+
+/// The lines of one file of attributes.
 #[derive(Debug)]
 struct Scope {
     /// Where its patterns start from.
     directory: PathBuf,
-    rules: Arc<Vec<Rule>>,
+    lines: Arc<Vec<Line>>,
 }
 
-/// A line that says something of `filter`.
+/// A line: what it is about, and its attributes.
 #[derive(Debug)]
-struct Rule {
-    pattern: GlobMatcher,
-    /// Whether the pattern is about names, wherever they are, and not about paths.
-    is_name: bool,
-    /// Whether it gives the files to LFS, or takes them away.
-    gives: bool,
+struct Line {
+    about: About,
+    states: Vec<(String, State)>,
+}
+
+#[derive(Debug)]
+enum About {
+    /// Files.
+    Pattern(Pattern),
+    /// The macro of this name.
+    Macro(String),
+}
+
+/// What a line makes of an attribute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// It is set, which is what macros are expanded for.
+    Set,
+    /// Its value is `lfs`.
+    Lfs,
+    /// It is unset, unspecified, or has another value.
+    Other,
 }
 
 impl Attributes {
@@ -46,97 +70,165 @@ impl Attributes {
         let directory = OsStr::from_bytes(&bytes[..slash.max(1)]);
         match &self.last {
             Some((last, _)) if last.as_os_str() == directory => {}
-            _ => self.last = Some((directory.into(), self.scopes(Path::new(directory)))),
+            _ => self.last = Some((directory.into(), self.said_in(Path::new(directory)))),
         }
-        let scopes = self.last.as_ref().map_or(&[][..], |(_, scopes)| scopes);
-        scopes.iter().find_map(|scope| scope.decide(path)).unwrap_or(false)
+        self.last.as_ref().is_some_and(|(_, said)| said.gives_to_lfs(path))
     }
 
-    fn scopes(&mut self, directory: &Path) -> Vec<Scope> {
+    fn said_in(&mut self, directory: &Path) -> Said {
         let above: Vec<_> = directory.ancestors().collect();
         let root = above.iter().position(|directory| directory.join(".git").exists());
         let within = &above[..root.map_or(above.len(), |root| root + 1)];
-        let info = root.map(|root| (above[root], above[root].join(".git/info/attributes")));
+        let root = root.map(|root| above[root]);
+        let info = root.map(|root| (root, root.join(".git/info/attributes")));
         let beside = within.iter().map(|directory| (*directory, directory.join(".gitattributes")));
-        let files: Vec<_> = info.into_iter().chain(beside).collect();
-        let scope = |(directory, file)| Scope { directory: PathBuf::from(directory), rules: self.rules_of(file) };
-        files.into_iter().map(scope).filter(|scope| !scope.rules.is_empty()).collect()
+        let mut said = Said::default();
+        for (directory, file) in info.into_iter().chain(beside) {
+            let lines = self.lines_of(file);
+            // Macros are defined at the top only; without a repository nobody knows where that is.
+            if root.is_none_or(|root| root == directory) {
+                for line in lines.iter().rev() {
+                    if let About::Macro(name) = &line.about {
+                        said.macros.entry(name.clone()).or_insert_with(|| line.states.clone());
+                    }
+                }
+            }
+            if !lines.is_empty() {
+                said.scopes.push(Scope { directory: directory.to_owned(), lines });
+            }
+        }
+        said
     }
 
-    fn rules_of(&mut self, file: PathBuf) -> Arc<Vec<Rule>> {
+    fn lines_of(&mut self, file: PathBuf) -> Arc<Vec<Line>> {
         if let Some(known) = self.files.get(&file) {
             return Arc::clone(known);
         }
         // Without the file, or without leave to read it, nothing is said.
-        let text = fs::read(&file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-        let rules = Arc::new(rules(&text));
-        self.files.insert(file, Arc::clone(&rules));
-        rules
+        let text = fs::read(&file).unwrap_or_default();
+        let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&text);
+        let lines = Arc::new(text.split(|byte| *byte == b'\n').filter_map(line).collect());
+        self.files.insert(file, Arc::clone(&lines));
+        lines
     }
 }
 
-impl Scope {
-    /// What the rules say of a path; the last one that matches counts.
-    fn decide(&self, path: &Path) -> Option<bool> {
-        let (below, name) = (path.strip_prefix(&self.directory).ok()?, path.file_name()?);
-        let matching = |rule: &&Rule| {
-            let subject = if rule.is_name { Path::new(name) } else { below };
-            rule.pattern.is_match(subject)
-        };
-        self.rules.iter().rev().find(matching).map(|rule| rule.gives)
-    }
-}
-
-/// The rules of a file of attributes.
-fn rules(text: &str) -> Vec<Rule> {
-    let mut macros: HashMap<String, bool> = HashMap::new();
-    let mut rules = Vec::new();
-    for line in text.lines().map(str::trim_start).filter(|line| !line.starts_with('#')) {
-        let Some((pattern, attributes)) = split(line) else { continue };
-        let mut gives = None;
-        for attribute in attributes.split_whitespace() {
-            gives = match attribute.trim_start_matches(['-', '!']) {
-                "filter" => Some(false),
-                set if set.starts_with("filter=") => Some(attribute == "filter=lfs"),
-                name => macros.get(name).map(|gives| *gives && name == attribute).or(gives),
-            };
+impl Said {
+    fn gives_to_lfs(&self, path: &Path) -> bool {
+        let mut known = HashMap::new();
+        for Scope { directory, lines } in &self.scopes {
+            let Ok(below) = path.strip_prefix(directory) else { continue };
+            let below = below.as_os_str().as_bytes();
+            for Line { about, states } in lines.iter().rev() {
+                if let About::Pattern(pattern) = about
+                    && states.iter().any(|(name, _)| name == "filter" || self.macros.contains_key(name))
+                    && pattern.is_match(below)
+                {
+                    self.fill(states, &mut known);
+                }
+                if let Some(state) = known.get("filter") {
+                    return *state == State::Lfs;
+                }
+            }
         }
-        let Some(gives) = gives else { continue };
-        if let Some(name) = pattern.strip_prefix("[attr]") {
-            macros.insert(name.to_owned(), gives);
-        } else if let Some(rule) = rule(&pattern, gives) {
-            rules.push(rule);
-        }
+        false
     }
-    rules
-}
 
-/// A line's pattern, which may be quoted, and the rest.
-fn split(line: &str) -> Option<(String, &str)> {
-    let Some(quoted) = line.strip_prefix('"') else {
-        let (pattern, rest) = line.split_once([' ', '\t'])?;
-        return Some((pattern.to_owned(), rest));
-    };
-    let mut pattern = String::new();
-    let mut characters = quoted.char_indices();
-    while let Some((at, character)) = characters.next() {
-        match character {
-            '"' => return Some((pattern, &quoted[at + 1..])),
-            '\\' => pattern.push(characters.next()?.1),
-            plain => pattern.push(plain),
+    /// What is said first of an attribute counts: that is the last on a line, and before what a macro says.
+    fn fill<'a>(&'a self, states: &'a [(String, State)], known: &mut HashMap<&'a str, State>) {
+        for (name, state) in states.iter().rev() {
+            if known.contains_key(name.as_str()) {
+                continue;
+            }
+            known.insert(name, *state);
+            if let (State::Set, Some(stands_for)) = (state, self.macros.get(name)) {
+                self.fill(stands_for, known);
+            }
         }
     }
-    None
 }
 
-/// Patterns are those of ignore files, except that none is negative and none is about what lies below a directory.
-fn rule(pattern: &str, gives: bool) -> Option<Rule> {
-    if pattern.is_empty() || pattern.starts_with('!') || pattern.ends_with('/') {
+const BLANKS: [u8; 3] = [b' ', b'\t', b'\r'];
+
+/// A line of a file of attributes, if it says anything.
+fn line(text: &[u8]) -> Option<Line> {
+    let text = &text[text.iter().position(|byte| !BLANKS.contains(byte))?..];
+    if text.starts_with(b"#") {
         return None;
     }
-    let is_name = !pattern.contains('/');
-    let glob = GlobBuilder::new(pattern.trim_start_matches('/')).literal_separator(true).build().ok()?;
-    Some(Rule { pattern: glob.compile_matcher(), is_name, gives })
+    let (pattern, attributes) = unquoted(text).unwrap_or_else(|| {
+        let end = text.iter().position(|byte| BLANKS.contains(byte)).unwrap_or(text.len());
+        (text[..end].to_owned(), &text[end..])
+    });
+    let attributes = String::from_utf8_lossy(attributes);
+    // One attribute that is none makes the line none.
+    let states = attributes.split_whitespace().map(state).collect::<Option<_>>()?;
+    let about = match pattern.strip_prefix(b"[attr]") {
+        Some(name) => About::Macro(String::from_utf8_lossy(name).into_owned()),
+        None => About::Pattern(Pattern::parse(&pattern)?),
+    };
+    Some(Line { about, states })
+}
+
+/// An attribute of a line: `name`, `-name`, `!name` or `name=value`.
+fn state(text: &str) -> Option<(String, State)> {
+    let plain = text.strip_prefix(['-', '!']);
+    let (name, value) = plain
+        .unwrap_or(text)
+        .split_once('=')
+        .map_or((plain.unwrap_or(text), None), |(name, value)| (name, Some(value)));
+    let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if name.is_empty() || name.starts_with('-') || !name.bytes().all(is_valid) {
+        return None;
+    }
+    let state = match value {
+        _ if plain.is_some() => State::Other,
+        None => State::Set,
+        Some("lfs") => State::Lfs,
+        Some(_) => State::Other,
+    };
+    Some((name.to_owned(), state))
+}
+
+/// A pattern in quotes, with the escapes of C, and what follows it.
+fn unquoted(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    let mut rest = text.strip_prefix(b"\"")?;
+    let mut pattern = Vec::new();
+    loop {
+        let (byte, after) = rest.split_first()?;
+        rest = after;
+        match byte {
+            b'"' => return Some((pattern, rest)),
+            b'\\' => {
+                let (byte, after) = escaped(rest)?;
+                pattern.push(byte);
+                rest = after;
+            }
+            plain => pattern.push(*plain),
+        }
+    }
+}
+
+/// The byte that an escape stands for, and what follows it.
+fn escaped(text: &[u8]) -> Option<(u8, &[u8])> {
+    let (byte, rest) = text.split_first()?;
+    let byte = match byte {
+        b'a' => 0x07,
+        b'b' => 0x08,
+        b'f' => 0x0c,
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b't' => b'\t',
+        b'v' => 0x0b,
+        b'\\' | b'"' => *byte,
+        b'0'..=b'3' => {
+            let digits = text.get(..3).filter(|digits| digits.iter().all(|digit| (b'0'..=b'7').contains(digit)))?;
+            let value = digits.iter().fold(0, |value, digit| value * 8 + (digit - b'0'));
+            return Some((value, &text[3..]));
+        }
+        _ => return None,
+    };
+    Some((byte, rest))
 }
 
 #[cfg(test)]

@@ -103,9 +103,11 @@ pub fn pointers(entries: &[Entry]) -> Result<BTreeMap<PathBuf, Pointer>> {
 
 /// Gives each file that is a pointer the size of its content, so that layers are laid out as if it were there.
 pub fn stand_in(entries: &mut [Entry], pointers: &BTreeMap<PathBuf, Pointer>) {
+    /// More than any image holds, and so little that sums of it are numbers still: a pointer may say anything.
+    const MOST_BYTES: u64 = 1 << 40;
     for entry in entries {
         if let (Content::File(source), Some(pointer)) = (&mut entry.content, pointers.get(&entry.path)) {
-            source.stat.size = pointer.size;
+            source.stat.size = pointer.size.min(MOST_BYTES);
         }
     }
 }
@@ -134,7 +136,7 @@ fn pull_command(paths: &[&Path]) -> String {
     let root = paths.first().and_then(|path| path.ancestors().find(|above| above.join(".git").exists()));
     let below = |path: &Path| {
         let relative = root.and_then(|root| path.strip_prefix(root).ok()).unwrap_or(path);
-        relative.display().to_string()
+        relative.to_string_lossy().replace(|character| !is_plain(character), "?")
     };
     let told: BTreeSet<_> = if paths.len() <= PATHS_TOLD {
         paths.iter().map(|path| below(path)).collect()
@@ -146,6 +148,11 @@ fn pull_command(paths: &[&Path]) -> String {
             .collect()
     };
     format!("git lfs pull --include=\"{}\"", told.into_iter().collect::<Vec<_>>().join(","))
+}
+
+/// Whether a character stands for itself: in quotes of a shell, in a pattern, and in a list of patterns.
+fn is_plain(character: char) -> bool {
+    character.is_alphanumeric() || " ./_-+@%=:~".contains(character)
 }
 
 /// The content of a layer that holds files LFS keeps, `None` of others. Files that are pointers count with what they
@@ -324,7 +331,8 @@ mod tests {
     #[test]
     fn what_was_not_fetched_is_refused_with_the_command_that_does() {
         let text = pointer_text(b"model");
-        let many: Vec<_> = ["m/a.bin", "m/b.bin", "m/n/c.bin", "top.bin", "m/d.bin"].to_vec();
+        let odd = "m/a b,[1]$(x)`y`\"ü.bin";
+        let many: Vec<_> = ["m/a.bin", "m/b.bin", "m/n/c.bin", "top.bin", "m/d.bin", odd].to_vec();
         let files: Vec<_> = many.iter().map(|path| (*path, text.as_bytes())).collect();
         let repository = Repository::new(&files);
         for (paths, message, command) in [
@@ -335,7 +343,12 @@ mod tests {
                 r#"git lfs pull --include="m/a.bin,m/b.bin""#,
             ),
             (
-                &many[..],
+                &many[5..],
+                "`ROOT/m/a b,[1]$(x)`y`\"ü.bin` is only a pointer of Git LFS",
+                r#"git lfs pull --include="m/a b??1???x??y??ü.bin""#,
+            ),
+            (
+                &many[..5],
                 "5 files of asset `models` are only pointers of Git LFS, `ROOT/m/a.bin` among them",
                 r#"git lfs pull --include="*,m,m/n""#,
             ),

@@ -31,6 +31,7 @@ pub mod tarball;
 mod threads;
 pub mod tree;
 pub mod walk;
+mod wildmatch;
 
 use std::fs::File;
 use std::io::{self, Read, Write};

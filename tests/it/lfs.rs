@@ -1,14 +1,21 @@
 //! Files that Git LFS keeps: pointers are never packed, and stand for exactly the content that was locked.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::process::Command;
 
+use cargo_lambda_image::layer::entries::Content;
+use cargo_lambda_image::layer::lfs::kept_by_lfs;
 use cargo_lambda_image::layer::plan::OWN_LAYER_BYTES;
+use cargo_lambda_image::layer::walk::walk;
 use cargo_lambda_image::lock::{FILE_NAME, file};
 use cargo_lambda_image::oci::Digest;
 
+use crate::support::assets::asset;
 use crate::support::images::noise;
 use crate::support::program::Program;
 use crate::support::project::Project;
+use crate::support::tools::{succeed, tool};
 
 const CONFIG: &str = "base = \"scratch\"\nhandler = \"a.b\"\nassets = [{ path = \"models\" }]\n";
 
@@ -73,7 +80,7 @@ fn only_pointers_that_equal_the_lock_are_satisfied_from_it() {
         ("models/small.bin", pointer(b"newer"), "by its pointer"),
         ("models/large.bin", pointer(b"newer"), "and nothing by the lock"),
         ("models/large.bin", large_pointer(), "by its pointer and sha256:"),
-        ("models/config.json", "[]".to_owned(), "other files of layer `/var/task/models`"),
+        ("models/config.json", "[]".to_owned(), "other files or directories of layer `/var/task/models`"),
         ("models/more.bin", pointer(b"more"), "and nothing by the lock"),
     ] {
         let before = fs::read(project.path(path)).ok();
@@ -101,4 +108,113 @@ fn content_beside_pointers_counts_by_what_it_is() {
     let outcome = build(&project).arg("--assets-from-lock").run();
     assert_eq!(outcome.code, 2, "{}", outcome.stderr);
     assert!(outcome.stderr.contains("`/var/task/models/small.bin` is"), "{}", outcome.stderr);
+}
+
+/// What git itself says of these files of a repository, asked one by one.
+fn given_by_git(project: &Project, files: &[String]) -> BTreeSet<String> {
+    let mut git = Command::new(tool("git"));
+    git.args(["check-attr", "-z", "filter", "--"]).args(files).current_dir(project.root());
+    let said = succeed(git.env("HOME", project.root()).env("GIT_CONFIG_NOSYSTEM", "1"));
+    let mut fields = said.split_terminator('\0');
+    let mut given = BTreeSet::new();
+    while let (Some(file), Some(_), Some(value)) = (fields.next(), fields.next(), fields.next()) {
+        if value == "lfs" {
+            given.insert(file.to_owned());
+        }
+    }
+    given
+}
+
+#[test]
+fn files_are_given_to_lfs_where_git_says_so() {
+    let names =
+        ["a.bin", "b.BIN", "my model.bin", "tab\there", "a[1].bin", "aQ.bin", "a-c", "ü.dat", "{x,y}", "x", "#h", "!n"];
+    let folders = ["", "models", "models/tiny", "models/tiny/deep", "docs", "a/models"];
+    let files = folders.iter().flat_map(|folder| {
+        names.map(|name| match *folder {
+            "" => name.to_owned(),
+            folder => format!("{folder}/{name}"),
+        })
+    });
+    let files: Vec<String> = files.collect();
+    let project = Project::new(&[]);
+    succeed(Command::new(tool("git")).args(["init", "-q"]).current_dir(project.root()).env("HOME", project.root()));
+    for file in &files {
+        project.write(file, "content");
+    }
+    let (mut met, mut wrong) = (0, Vec::new());
+    for (top, below, info) in [
+        // As `git lfs track` writes them.
+        ("*.bin filter=lfs diff=lfs merge=lfs -text\n", "", ""),
+        ("my[[:space:]]model.bin filter=lfs\nmodels/**/*.dat filter=lfs\n", "", ""),
+        ("\"my model.bin\" filter=lfs\n\"\\303\\274.dat\" filter=lfs\n\"tab\\there\" filter=lfs\n", "", ""),
+        // Patterns.
+        ("a[[]1].bin filter=lfs\na\\[1\\].bin filter=lfs\n", "", ""),
+        ("[[:alpha:]].[[:alpha:]]* filter=lfs\n", "", ""),
+        ("[!a].* filter=lfs\n", "", ""),
+        ("[^[:lower:]]* filter=lfs\n", "", ""),
+        ("a[-x]c filter=lfs\n", "", ""),
+        ("{x,y} filter=lfs\n", "", ""),
+        ("*.{bin,dat} filter=lfs\n", "", ""),
+        ("/models/* filter=lfs\n", "", ""),
+        ("models/** filter=lfs\n", "", ""),
+        ("**/models/* filter=lfs\n", "", ""),
+        ("**/tiny/**/x filter=lfs\n", "", ""),
+        ("models/**x filter=lfs\n", "", ""),
+        ("mo**/x filter=lfs\n", "", ""),
+        ("** filter=lfs\n", "", ""),
+        ("models filter=lfs\nmodels/ filter=lfs\n", "", ""),
+        ("\\#h filter=lfs\n#h filter=lfs\n", "", ""),
+        ("!n filter=lfs\n\\!n filter=lfs\n", "", ""),
+        ("? filter=lfs\nmodels/?/x filter=lfs\n", "", ""),
+        // What is said later, or nearer, counts more.
+        ("*.bin filter=lfs\na* -filter\n", "", ""),
+        ("*.bin filter=lfs\na* !filter\n", "a.bin filter=lfs\n", ""),
+        ("*.bin filter=lfs\n", "a* filter\nmy* filter=crypt\n", ""),
+        ("*.bin -filter\n", "*.bin filter=lfs\n/tiny/*.bin !filter\n", ""),
+        ("* filter=lfs\n", "* -filter\n", "models/tiny/x filter=lfs\n"),
+        ("*.bin filter=lfs -filter\n*.dat -filter filter=lfs\n", "", ""),
+        // Macros.
+        ("[attr]big filter=lfs -text\n*.bin big\n", "x big\n", ""),
+        ("*.bin big\n[attr]big filter=lfs\na.bin -big\n", "my* !big\n", ""),
+        ("[attr]big filter=lfs\n*.bin filter=lfs\na.bin -big\n*.dat big\n", "*.dat -big\n", ""),
+        ("[attr]big filter=lfs\n[attr]huge big\n*.bin huge\na* huge -filter\n", "", ""),
+        ("*.bin big\n", "[attr]big filter=lfs\n*.bin big\n", ""),
+        ("*.bin big\n", "x big\n", "[attr]big filter=lfs\n"),
+        ("[attr]big filter=lfs\n[attr]big -filter\n*.bin big\n", "", ""),
+        ("[attr]binary filter=lfs\n*.bin binary\n", "", ""),
+        // Odd lines.
+        ("\u{feff}*.bin filter=lfs\r\n  x   filter=lfs\r\n", "", ""),
+        ("*.bin\n*.dat filter=lfs=x\nx  FILTER=lfs\n*.BIN filter=LFS", "", ""),
+        ("*.bin filter=lfs # not a comment\n", "", ""),
+    ] {
+        project.write(".gitattributes", top);
+        project.write("models/.gitattributes", below);
+        project.write(".git/info/attributes", info);
+        let mut packed = asset(project.root(), ".");
+        packed.exclude = vec![".git".into(), "**/.gitattributes".into()];
+        let entries = walk(&packed).expect("readable");
+        let kept = kept_by_lfs(&entries, &BTreeMap::new());
+        let kept: BTreeSet<_> = entries
+            .iter()
+            .filter(|entry| kept.contains(entry.path.as_path()))
+            .filter_map(|entry| match &entry.content {
+                Content::File(source) => source.path.strip_prefix(project.root()).ok(),
+                Content::Directory { .. } | Content::Symlink(_) => None,
+            })
+            .map(|path| path.to_str().expect("UTF-8").to_owned())
+            .collect();
+        let expected = given_by_git(&project, &files);
+        met += expected.len();
+        if kept != expected {
+            let (more, fewer) = (kept.difference(&expected), expected.difference(&kept));
+            wrong.push(format!(
+                "{top:?} {below:?} {info:?}: {:?} too many, {:?} not",
+                more.collect::<Vec<_>>(),
+                fewer.collect::<Vec<_>>()
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(met > 200, "only {met} files are given");
 }

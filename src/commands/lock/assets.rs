@@ -155,7 +155,7 @@ impl Locking {
             }
             let packed: Vec<_> = spec.packs.iter().filter_map(|number| assets.found.get(*number)).collect();
             if let Some(absent) = packed.iter().find(|found| found.is_absent) {
-                settled.extend(self.absent(absent, &spec, on)?);
+                settled.extend(self.absent(absent, &spec, assets, on)?);
                 continue;
             }
             let key = key_of(&spec, &packed, level);
@@ -178,8 +178,14 @@ impl Locking {
     }
 
     /// The layers of an asset that is not here.
-    fn absent(&self, found: &Found, spec: &LayerSpec, on: &Settling<'_>) -> Result<Vec<(LayerSpec, Locked)>> {
-        let layers = self.lock.layers_of(&found.key, on.level);
+    fn absent(
+        &self,
+        found: &Found,
+        spec: &LayerSpec,
+        assets: &Assets,
+        on: &Settling<'_>,
+    ) -> Result<Vec<(LayerSpec, Locked)>> {
+        let layers = self.layers_of(found, assets, on.level);
         let missing = |why: &str| not_here(&found.name, &found.root, why);
         if layers.is_empty() {
             return Err(missing("the lock has no layer of it"));
@@ -208,6 +214,14 @@ impl Locking {
         Ok(layers.iter().map(layer).collect())
     }
 
+    /// The layers that the lock has of an asset. One that it shares with assets which are not of this image is another
+    /// image's.
+    fn layers_of(&self, found: &Found, assets: &Assets, level: u32) -> Vec<(&LayerKey, &LockedLayer)> {
+        let is_of_image = |asset: &AssetKey| assets.found.iter().any(|found| found.key == *asset);
+        let layers = self.lock.layers_of(&found.key, level).into_iter();
+        layers.filter(|(key, _)| key.assets.iter().all(is_of_image)).collect()
+    }
+
     /// A layer some of whose files are pointers: what the lock has, if that is exactly what the pointers stand for.
     fn pointed(
         &self,
@@ -230,7 +244,10 @@ impl Locking {
             return Err(not_fetched(format!("`{path}` is {oid} by its pointer and {locked} by the lock")));
         }
         if entry.lfs.len() != files.len() || entry.beside_lfs != Some(beside) {
-            let why = format!("other files of layer `{}` are not what they were when it was locked", key.destination);
+            let why = format!(
+                "other files or directories of layer `{}` are not what they were when it was locked",
+                key.destination
+            );
             return Err(not_fetched(why));
         }
         let expected = packed.first().map(|found| found.root.clone());
@@ -241,7 +258,7 @@ impl Locking {
     /// Refuses assets of which the lock has layers or files that are not here.
     fn refuse_parts(&self, settled: &[(LayerSpec, Locked)], assets: &Assets, level: u32) -> Result<()> {
         for found in assets.found.iter().filter(|found| !found.is_absent) {
-            for (key, entry) in self.lock.layers_of(&found.key, level) {
+            for (key, entry) in self.layers_of(found, assets, level) {
                 let here = settled.iter().find(|(_, locked)| locked.key.as_ref() == Some(key));
                 let what = match here {
                     None => format!("`{}` is not", key.destination),

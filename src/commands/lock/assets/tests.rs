@@ -139,3 +139,18 @@ fn a_layer_that_the_lock_alone_cannot_tell_is_refused() {
     let problem = settled(&assets[..2], &["a"], &lock).expect_err("fewer would share now");
     assert!(problem.message().contains("as the locked image had too many"), "{problem}");
 }
+
+#[test]
+fn a_layer_shared_with_assets_of_another_image_is_nothing_to_this_one() {
+    let one = OWN_LAYER_BYTES;
+    let many = [("a", 90, one), ("b", 1, 1), ("c", 30, one)];
+    let few = [("b", 1, 1)];
+    let both = |assets: &Sizes| settled(assets, &[], &Lock::default()).expect("all is here");
+    let mut lock = lock_of(&both(&many));
+    lock.layers.extend(lock_of(&both(&few)).layers);
+    let expected: Vec<_> = both(&few).iter().map(|(spec, locked)| shown(spec, locked)).collect();
+    for absent in [&[][..], &["b"]] {
+        let found = settled(&few, absent, &lock).unwrap_or_else(|problem| panic!("without {absent:?}: {problem}"));
+        assert_eq!(found.iter().map(|(spec, locked)| shown(spec, locked)).collect::<Vec<_>>(), expected, "{absent:?}");
+    }
+}
