@@ -110,3 +110,13 @@ fn every_room_opens_with_a_header() {
         files.iter().filter(|file| !fs::read_to_string(file).is_ok_and(|text| text.starts_with("//!"))).collect();
     assert!(bare.is_empty(), "files without a header: {bare:?}");
 }
+
+#[test]
+fn what_compresses_is_pinned_as_the_format_is() {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+    let manifest: toml::Table = fs::read_to_string(manifest).expect("the manifest").parse().expect("TOML");
+    for name in ["flate2", "zlib-rs"] {
+        let version = manifest["dependencies"][name]["version"].as_str().expect("a version");
+        assert!(version.starts_with('='), "`{name}` may become another by itself: {version}");
+    }
+}

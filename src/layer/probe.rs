@@ -126,6 +126,46 @@ mod tests {
         }
     }
 
+    /// The line moves when anything above does, and with it everybody's layers: that is a new `FORMAT_VERSION`.
+    #[test]
+    fn the_line_between_storing_and_deflating_is_where_it_was() {
+        const BLOCK: usize = 1 << 20;
+        let noise = noise(BLOCK);
+        let families: [(&str, &dyn Fn(usize) -> Vec<u8>); 5] = [
+            ("so many of 256 bytes are zeros", &|count| {
+                let zero = |(at, byte): (usize, &u8)| if at * 167 % 256 < count { 0 } else { *byte };
+                noise.iter().enumerate().map(zero).collect()
+            }),
+            ("so many values of 256 are not there", &|count| {
+                noise.iter().map(|byte| (usize::from(*byte) * (256 - count) >> 8) as u8).collect()
+            }),
+            ("so many bytes of 256 are those of 1000 bytes before", &|count| {
+                let mut block = noise.clone();
+                for start in (1024..BLOCK).step_by(256) {
+                    block.copy_within(start - 1000..start - 1000 + count, start);
+                }
+                block
+            }),
+            ("the same, from 20,000 bytes before", &|count| {
+                let mut block = noise.clone();
+                for start in (20_224..BLOCK).step_by(256) {
+                    block.copy_within(start - 20_000..start - 20_000 + count, start);
+                }
+                block
+            }),
+            ("so many 256ths are zeros, and then noise", &|count| {
+                let mut block = noise.clone();
+                block[..count * BLOCK / 256].fill(0);
+                block
+            }),
+        ];
+        let lines = families.map(|(family, block)| {
+            let first = (0..256).find(|count| is_worthwhile(&block(*count)));
+            (family, first.unwrap_or(256))
+        });
+        assert_eq!(lines.map(|(_, first)| first), [54, 123, 40, 130, 3], "{lines:?}");
+    }
+
     #[test]
     fn text_repetitions_and_zeros_are_worth_compressing_and_noise_is_not() {
         let text: Vec<u8> = (0..100_000).flat_map(|n| format!("row {n}; ").into_bytes()).take(1 << 20).collect();

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 
 use cargo_lambda_image::event::{Session, TaskKind};
 use cargo_lambda_image::layer::entries::Entry;
+use cargo_lambda_image::layer::gzip::{DEFAULT_LEVEL, FORMAT_VERSION};
 use cargo_lambda_image::layer::{Pipeline, tarball};
 use cargo_lambda_image::oci::{DiffId, Digest};
 use proptest::prelude::*;
@@ -18,10 +19,12 @@ use crate::support::assets::{Member, asset, fixed_tree, layers_of, noise, pack, 
 
 /// The digests of the fixed tree. A change here is a new `FORMAT_VERSION`: everybody's layers move.
 const TAR: &str = "sha256:91099d6c6461ed31f6740b09028c757fb277796f6c785597891272e532862db2";
-const GOLDEN: [(u32, &str); 4] = [
+const GOLDEN: [(u32, &str); 6] = [
     (0, "sha256:1fd0869fb46730a28fed84b12e4e521d39d23343d61379aaf01c4c39c6571372"),
     (1, "sha256:cf0b4ff7e3310689a47d51fedb90b8a4668825df680d7cf81404d138a8decf3a"),
     (2, "sha256:b2b1c0e71bb8a6844ecbff876c72f63f225de07aa5c6c5b7af23872d22321399"),
+    (3, "sha256:dea46e1de4c3a5e40797bbbd9346dfeda2f8eab938d75639b7804a8982ef28ae"),
+    (6, "sha256:3c129eeaf24e86502fd20924dafac92b72d08aa7989e592ca1fbeba7d8a663b6"),
     (9, "sha256:694107f9d805cd78bdd760372637b8d1eff8b5e8934084c707fbb6a66e13be26"),
 ];
 
@@ -33,6 +36,8 @@ fn entries_of(directory: &Path) -> Vec<Entry> {
 
 #[test]
 fn a_fixed_tree_has_fixed_digests_for_any_threads_directory_umask_and_order() {
+    // Another level by default would move everybody's layers, too.
+    assert_eq!((FORMAT_VERSION, DEFAULT_LEVEL), (1, 2));
     let mut different = Vec::new();
     for (place, umask, backwards, threads) in
         [("here", 0o022, false, 1), ("some/other place", 0o077, true, 2), ("ü", 0o000, true, 7)]
