@@ -42,6 +42,9 @@ pub async fn run(request: BuildRequest, session: &Session) -> Result<()> {
     let drafting =
         Drafting { request: &request, base_bytes, locking: &locking, logins: &logins, store: &store, session };
     let drafts = drafting.drafts(binaries).await?;
+    if locking.request.locked {
+        locking.foresee_by_size(&drafts)?;
+    }
     fetch::blobs(&request, &drafts, &logins, &store, session).await?;
     session.emit(&Event::PhaseStarted { phase: Phase::Layers });
     let (drafts, layers) = make_layers(drafts, &request, &store, session).await?;

@@ -4,14 +4,16 @@ use std::fs;
 use std::path::Path;
 
 use axum::http::Method;
+use cargo_lambda_image::layer::gzip::FORMAT_VERSION;
 use cargo_lambda_image::lock::{FILE_NAME, file};
 use cargo_lambda_image::oci::Digest;
 use serde_json::Value;
 
+use crate::support::assets::unpack;
 use crate::support::docker_registry::DockerRegistry;
 use crate::support::images::{Family, TestImage, gzip, noise, tar};
 use crate::support::program::{Outcome, Program};
-use crate::support::project::{AMD64, Project};
+use crate::support::project::{AMD64, Project, elf};
 use crate::support::registry::{FaultRegistry, Ways};
 
 /// A base in which nothing is below Lambda's own directories, with this in its first layer.
@@ -140,6 +142,100 @@ fn bytes_of_another_compressor_replace_the_entry_or_are_refused() {
             .any(|warning| warning["message"].as_str().is_some_and(|said| said.contains("not the locked ones")))
     );
     assert_eq!(file::read(&fresh.path(FILE_NAME)).expect("a lock"), good);
+}
+
+#[test]
+fn bytes_of_another_version_are_used_as_long_as_the_registry_has_them() {
+    let first = project("scratch", "localhost:1/unused");
+    first.build().args(["--binary-path", "app"]).succeed();
+    // Another version of the program makes other bytes of the same content.
+    let ours = blob_of(&first, "/var/task/x.db");
+    let ours = fs::read(first.layout().join("blobs/sha256").join(ours.hex())).expect("a blob");
+    let other = gzip(&unpack(&ours));
+    let mut lock = file::read(&first.path(FILE_NAME)).expect("a lock");
+    let good = lock.clone();
+    for (_, layer) in lock.layers.iter_mut().filter(|(key, _)| key.destination == "/var/task/x.db") {
+        (layer.digest, layer.size, layer.format) = (Digest::of(&other), other.len() as u64, FORMAT_VERSION + 1);
+    }
+    let registry = FaultRegistry::builder().blob("app", &other).ways(Ways::default()).start();
+    let there = |project: &Project, said: &[&str]| {
+        push(project).args(["--repository", &format!("{}/app", registry.address)]).args(said).run()
+    };
+    let checkout = || {
+        let fresh = checkout(&first);
+        file::write(&fresh.path(FILE_NAME), &lock).expect("written");
+        fresh
+    };
+    let fresh = checkout();
+    let outcome = succeeded(there(&fresh, &["--locked"]));
+    assert_eq!(steps(&outcome), ["upload", "reuse", "upload"]);
+    assert_eq!(pushed(&outcome)["layers"][1]["digest"], Digest::of(&other).to_string());
+    let warned = outcome.messages("warning");
+    let said = format!("`/var/task/x.db` (format {})", FORMAT_VERSION + 1);
+    assert!(warned.iter().any(|it| it["message"].as_str().is_some_and(|text| text.contains(&said))), "{warned:?}");
+    assert_eq!(file::read(&fresh.path(FILE_NAME)).expect("a lock"), lock);
+
+    registry.forget("app", &other);
+    let tagged = registry.manifest("app", "v1");
+    let locked = there(&checkout(), &["--locked"]);
+    assert_eq!(locked.code, 1, "{}", locked.stderr);
+    let change = "layer `/var/task/x.db`: the same content in format 1 instead of 2, sha256:";
+    assert!(locked.stderr.contains(change), "{}", locked.stderr);
+    assert_eq!(registry.manifest("app", "v1"), tagged, "nothing new is named");
+    let fresh = checkout();
+    succeeded(there(&fresh, &[]));
+    assert_eq!(file::read(&fresh.path(FILE_NAME)).expect("a lock"), good);
+}
+
+#[test]
+fn a_fresh_runner_hashes_each_asset_once() {
+    let registry = open("app");
+    let first = project("scratch", &format!("{}/app", registry.address));
+    succeeded(push(&first).run());
+    for said in [&[][..], &["--locked"]] {
+        // So fresh that no time stamp is believed.
+        let fresh = checkout(&first);
+        let run = fresh.push().args(["--binary-path", "app", "--tag", "v1", "-v"]).args(said).run();
+        let outcome = succeeded(run);
+        let mut hashed: Vec<_> =
+            outcome.stderr.lines().filter_map(|line| line.trim().strip_prefix("Hashed ")?.split(',').next()).collect();
+        hashed.sort_unstable();
+        assert_eq!(hashed, ["models", "x.db"], "{said:?}: {}", outcome.stderr);
+    }
+}
+
+#[test]
+fn assets_by_a_glob_or_with_a_path_in_common_come_from_the_lock() {
+    let registry = open("app");
+    let first = project("scratch", &format!("{}/app", registry.address));
+    let config = fs::read_to_string(first.path("lambda-image.toml")).expect("a configuration");
+    let (before, _) = config.split_once("assets").expect("assets");
+    let assets = "assets = [\n  { path = \"models/*.bin\", to = \"weights\" },\n  { path = \"x.db\", to = \"a/\" },\n  \
+                  { path = \"x.db\", to = \"b.db\" },\n  { path = \"models\", to = \"c\", exclude = [\"a.bin\"] },\n  \
+                  { path = \"models\", to = \"d\", exclude = [\"none\"] },\n]\n";
+    first.write("lambda-image.toml", format!("{before}{assets}"));
+    let there = pushed(&succeeded(push(&first).run()));
+    let lock = file::read(&first.path(FILE_NAME)).expect("a lock");
+    let paths: Vec<_> = lock.layers.keys().map(|key| (key.destination.as_str(), key.assets[0].path.as_str())).collect();
+    let expected =
+        [("a/x.db", "x.db"), ("b.db", "x.db"), ("c", "models"), ("d", "models"), ("weights", "models/*.bin")];
+    assert_eq!(
+        paths,
+        expected.map(|(to, path)| (format!("/var/task/{to}"), path)).each_ref().map(|(to, path)| (to.as_str(), *path))
+    );
+    let fresh = checkout(&first);
+    let same = |what: &str| {
+        let again = succeeded(push(&fresh).args(["--assets-from-lock", "--locked"]).run());
+        assert_eq!(pushed(&again)["digest"], there["digest"], "{what}");
+    };
+    fs::remove_file(fresh.path("x.db")).expect("removed");
+    same("without a file of two places");
+    fs::remove_file(fresh.path("models/a.bin")).expect("removed");
+    let outcome = push(&fresh).arg("--assets-from-lock").run();
+    assert_eq!(outcome.code, 2, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("of `/var/task/weights` only 1 of 2 files are"), "{}", outcome.stderr);
+    fs::remove_dir_all(fresh.path("models")).expect("removed");
+    same("without any");
 }
 
 #[test]
@@ -292,6 +388,38 @@ fn a_renewed_base_is_checked_by_what_the_lock_knows_of_it() {
         let outcome = push(&fresh).run();
         assert_eq!(outcome.code, code, "glibc {glibc}: {}", outcome.stderr);
     }
+}
+
+#[test]
+fn a_renewed_base_is_checked_again_by_what_is_in_it() {
+    let of_glibc = |version: &str| {
+        let mut libc = elf(AMD64);
+        libc.extend(format!("\0GNU C Library (GNU libc) stable release version {version}.\n").bytes());
+        TestImage::of(
+            Family::Oci,
+            "amd64",
+            &[tar(&[("lib64/ld-linux-x86-64.so.2", &elf(AMD64)), ("lib64/libc.so.6", &libc)])],
+            gzip,
+        )
+    };
+    let (new, old) = (of_glibc("2.99"), of_glibc("2.1"));
+    let bases = FaultRegistry::builder().image("base", "1", &new).image("base", "2", &old).start();
+    let registry = open("app");
+    let first = project(&format!("{}/base:1", bases.address), &format!("{}/app", registry.address));
+    first.write("app", fs::read("/bin/true").expect("a program of this machine"));
+    succeeded(push(&first).run());
+    bases.move_tag("base", "1", old.manifest_type(), &old.manifest);
+    let update = succeeded(Program::of("update", first.root()).arg("base").run());
+    assert!(update.stderr.contains(", glibc 2.99 -> 2.1\n"), "{}", update.stderr);
+    let received = registry.received();
+    let fresh = checkout(&first);
+    copy(&first.path("app"), &fresh.path("app"));
+    for project in [&first, &fresh] {
+        let outcome = push(project).arg("--locked").run();
+        assert_eq!(outcome.code, 3, "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("has 2.1\n"), "{}", outcome.stderr);
+    }
+    assert_eq!(registry.received(), received);
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -10,10 +10,10 @@ use axum::http::Method;
 use cargo_lambda_image::layer::plan::OWN_LAYER_BYTES;
 use cargo_lambda_image::lock::{FILE_NAME, Lock, file};
 
-use crate::support::images::{Family, TestImage, index_type};
+use crate::support::images::{Family, TestImage, index_type, noise};
 use crate::support::program::{Outcome, Program};
 use crate::support::project::{Project, package};
-use crate::support::registry::FaultRegistry;
+use crate::support::registry::{FaultRegistry, Ways};
 use crate::support::tools::{succeed, tool};
 
 const CONFIG: &str = "base = \"scratch\"\nhandler = \"a.b\"\nassets = [{ path = \"models\" }, { path = \"x.db\" }]\n";
@@ -72,7 +72,7 @@ fn a_build_writes_what_it_found_out_and_the_next_one_nothing() {
 fn a_locked_build_that_would_change_the_lock_says_what_and_changes_nothing() {
     let project = project();
     let missing = build(&project).arg("--locked").run();
-    refused(&missing, 1, &["would change, and `--locked` forbids it", "layer `/var/task/models`: added as sha256:"]);
+    refused(&missing, 1, &["would change, and `--locked` forbids it", "layer `/var/task/models`: is added"]);
     assert!(!project.path(FILE_NAME).exists());
     build(&project).succeed();
     let (before, files) = (fs::read(project.path(FILE_NAME)).expect("a lock"), project.layout_files());
@@ -90,6 +90,18 @@ fn a_locked_build_that_would_change_the_lock_says_what_and_changes_nothing() {
     assert_eq!(project.layout_files().get(Path::new("index.json")), files.get(Path::new("index.json")));
     project.write("models/b", "b");
     build(&project).arg("--locked").succeed();
+}
+
+#[test]
+fn a_layer_of_another_size_is_seen_before_it_is_packed() {
+    let project = project();
+    build(&project).succeed();
+    let files = project.layout_files();
+    project.write("x.db", noise(100_000));
+    let outcome = build(&project).arg("--locked").run();
+    refused(&outcome, 1, &["layer `/var/task/x.db`: its content changed", "help: run without `--locked`"]);
+    assert!(!outcome.stderr.contains("Layering"), "{}", outcome.stderr);
+    assert_eq!(project.layout_files(), files);
 }
 
 #[test]
@@ -289,7 +301,7 @@ fn an_asset_that_goes_elsewhere_is_another() {
     refused(&absent, 2, &["asset `x.db` is not at `", "the lock has no layer of it"]);
     project.write("x.db", rows);
     let locked = build(&project).arg("--locked").run();
-    let [added, removed] = ["data/y.db`: added as sha256:", "x.db`: is removed, since nothing uses it"];
+    let [added, removed] = ["data/y.db`: is added", "x.db`: is removed, since nothing uses it"];
     refused(&locked, 1, &[&format!("layer `/var/task/{added}"), &format!("layer `/var/task/{removed}")]);
     assert_ne!(build(&project).succeed(), first);
     assert_eq!(destinations(&lock(&project)), ["/var/task/data/y.db", "/var/task/models"]);
@@ -316,13 +328,26 @@ fn a_lock_with_the_digest_of_another_layer_harms_nothing_and_not_for_long() {
         crate::support::layout::verify(&project.layout());
         assert_eq!(lock(&project), good, "{records}");
     }
+    let registry = FaultRegistry::builder().repository("app").ways(Ways::default()).start();
+    let to = format!("{}/app", registry.address);
+    let push = || project.push().args(["--no-binary", "--repository", &to]);
+    for records in ["kept", "gone"] {
+        file::write(&project.path(FILE_NAME), &wrong).expect("written");
+        if records == "gone" {
+            fs::remove_dir_all(project.store().join("records")).expect("removed");
+        }
+        let locked = push().arg("--locked").run();
+        refused(&locked, 1, &["layer `/var/task/models`: its content changed"]);
+        let outcome = push().run();
+        assert_eq!(outcome.stdout, format!("{to}@{}\n", first[0]), "{records}: {}", outcome.stderr);
+        assert_eq!(lock(&project), good, "{records}");
+    }
     file::write(&project.path(FILE_NAME), &wrong).expect("written");
     fs::remove_dir_all(project.path("models")).expect("removed");
-    refused(
-        &build(&project).arg("--assets-from-lock").run(),
-        1,
-        &["is not the layer `models` that the lock says it is"],
-    );
+    for program in [build(&project), push()] {
+        let outcome = program.arg("--assets-from-lock").run();
+        refused(&outcome, 1, &["is not the layer `models` that the lock says it is"]);
+    }
 }
 
 #[test]

@@ -160,23 +160,46 @@ impl Locking {
     /// # Errors
     /// As of [`Locking::check`].
     pub(super) fn foresee(&self, images: &[(&Draft, &[Option<Layer>])], session: &Session) -> Result<()> {
+        let mut foreseen = Vec::new();
+        for (draft, layers) in images {
+            let mut entries = Vec::new();
+            for ((spec, locked), layer) in draft.specs.iter().zip(&draft.locked).zip(*layers) {
+                let part = locked.part.as_deref();
+                let used = locked.key.as_ref().zip(layer.as_ref()).map(|(key, layer)| Used { key, spec, part, layer });
+                entries.push(used.map(|used| self.found(&used, session)).transpose()?);
+            }
+            foreseen.push((*draft, entries));
+        }
+        self.refuse_foreseen(&foreseen)
+    }
+
+    /// The same from the sizes of the layers' tars, which are known before anything is read.
+    ///
+    /// # Errors
+    /// As of [`Locking::check`].
+    pub(super) fn foresee_by_size(&self, drafts: &[Draft]) -> Result<()> {
+        let entry = |(spec, locked): (&LayerSpec, &assets::Locked)| {
+            let entry = self.lock.layers.get(locked.key.as_ref()?)?;
+            (entry.uncompressed_size == spec.tar_size()).then(|| entry.clone())
+        };
+        let entries = |draft: &Draft| draft.specs.iter().zip(&draft.locked).map(entry).collect();
+        let foreseen: Vec<_> = drafts.iter().map(|draft| (draft, entries(draft))).collect();
+        self.refuse_foreseen(&foreseen)
+    }
+
+    fn refuse_foreseen(&self, images: &[(&Draft, Vec<Option<LockedLayer>>)]) -> Result<()> {
         let mut found = Findings { complete: self.request.complete, whole: true, ..Findings::default() };
         let mut unknown = Vec::new();
-        for (draft, layers) in images {
+        for (draft, entries) in images {
             found.bases.extend(draft.locked_base.clone());
-            for ((spec, locked), layer) in draft.specs.iter().zip(&draft.locked).zip(*layers) {
+            for (locked, entry) in draft.locked.iter().zip(entries) {
                 let Some(key) = &locked.key else { continue };
-                if let Some(layer) = layer {
-                    found.layers.insert(
-                        key.clone(),
-                        self.found(&Used { key, spec, part: locked.part.as_deref(), layer }, session)?,
-                    );
-                    continue;
+                let was = self.lock.layers.get(key);
+                found.layers.extend(entry.as_ref().or(was).map(|entry| (key.clone(), entry.clone())));
+                if entry.is_none() {
+                    let what = if was.is_some() { "its content changed" } else { "is added" };
+                    unknown.push(Change { entry: format!("layer `{}`", key.destination), what: what.to_owned() });
                 }
-                let entry = self.lock.layers.get(key);
-                let what = if entry.is_some() { "its content changed" } else { "is added" };
-                found.layers.extend(entry.map(|entry| (key.clone(), entry.clone())));
-                unknown.push(Change { entry: format!("layer `{}`", key.destination), what: what.to_owned() });
             }
         }
         let mut changes = changes(&self.lock, &self.lock.after(&found));
@@ -197,13 +220,13 @@ impl Locking {
         }
     }
 
-    /// Writes what was found out, if that changes anything.
+    /// Writes what was found out, if that changes anything, which is the answer.
     ///
     /// # Errors
     /// When the file cannot be read or written.
-    pub(super) fn save(&self, found: &Findings, store: &Store, session: &Session) -> Result<()> {
+    pub(super) fn save(&self, found: &Findings, store: &Store, session: &Session) -> Result<bool> {
         if self.request.locked {
-            return Ok(());
+            return Ok(false);
         }
         let path = &self.request.path;
         let _turn = wait(&store.root().join("lambda-image.lock"), Hold::Alone, "file lock on the lock file", session)?;
@@ -211,12 +234,12 @@ impl Locking {
         let after = now.after(found);
         let changes = changes(&now, &after);
         if changes.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         file::write(path, &after)?;
         let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();
         session.emit(&Event::Locked { path, changes: &changes, dry_run: false });
-        Ok(())
+        Ok(true)
     }
 }
 

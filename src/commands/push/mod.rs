@@ -87,16 +87,19 @@ async fn built(
     let drafting = Drafting { request: build, base_bytes, locking: &locking, logins: &logins, store: &store, session };
     let drafts = drafting.drafts(binaries).await?;
     functions.compare(&drafts.iter().map(|draft| draft.architecture).collect::<Vec<_>>())?;
-    if locking.request.locked {
-        foresee(build, &drafts, &locking, &store, session).await?;
+    let mut foreseen = match locking.request.locked {
+        true => foresee(build, &drafts, &locking, &store, session).await?,
+        false => Vec::new(),
     }
-    let mut found = Findings { complete: locking.request.complete, ..Findings::default() };
+    .into_iter();
+    let mut found = Findings { complete: locking.request.complete, whole: true, ..Findings::default() };
     let (mut pushed_images, mut digests) = (Vec::new(), Vec::new());
     for ((draft, destination), reached) in drafts.iter().zip(destinations).zip(&reached) {
         let (package, bin) = (draft.request.package.as_str(), draft.request.bin.as_str());
         let pushing = Pushing { package, bin, destination, reached, dry_run, store: &store, session };
         session.emit(&Event::PhaseStarted { phase: Phase::Push(bin) });
-        let pushed = push(build, draft, &locking, &pushing).await;
+        let drafted = Drafted { draft, recalled: foreseen.next().filter(|_| !build.no_cache) };
+        let pushed = push(build, drafted, &locking, &pushing).await;
         let context = |problem: Problem| problem.context(format!("could not push image `{bin}`"));
         let (outcome, of_image) = if drafts.len() > 1 { pushed.map_err(context)? } else { pushed? };
         found.bases.extend(of_image.bases);
@@ -123,21 +126,30 @@ enum Outcome {
     Planned(Option<Digest>),
 }
 
-/// Refuses a push that would change the lock before anything is sent, as far as it is known what layers will be.
+/// A draft, and what the records know of each of its layers, if they were asked already.
+struct Drafted<'a> {
+    draft: &'a Draft,
+    recalled: Option<Vec<Option<Layer>>>,
+}
+
+/// Refuses a push that would change the lock before anything is sent, as far as it is known what layers will be: what is
+/// known of those of each draft.
 async fn foresee(
     build: &BuildRequest,
     drafts: &[Draft],
     locking: &Locking,
     store: &Arc<Store>,
     session: &Session,
-) -> Result<()> {
+) -> Result<Vec<Vec<Option<Layer>>>> {
+    locking.foresee_by_size(drafts)?;
     let mut foreseen = Vec::new();
     for draft in drafts {
         let pipeline = Arc::new(Pipeline::new(build.threads, draft.request.compression_level));
         foreseen.push(recall(draft, &pipeline, false, store, session).await?);
     }
     let images: Vec<_> = drafts.iter().zip(foreseen.iter().map(Vec::as_slice)).collect();
-    locking.foresee(&images, session)
+    locking.foresee(&images, session)?;
+    Ok(foreseen)
 }
 
 /// The target of each destination; a repository that several share is looked for once.
@@ -169,7 +181,7 @@ async fn open(root: std::path::PathBuf, session: &Session) -> Result<Arc<Store>>
 /// Pushes one image of ours.
 async fn push(
     build: &BuildRequest,
-    draft: &Draft,
+    Drafted { draft, recalled }: Drafted<'_>,
     locking: &Locking,
     pushing: &Pushing<'_>,
 ) -> Result<(Outcome, Findings)> {
@@ -181,7 +193,10 @@ async fn push(
         layers.push(to_push(layer, supply, lenders(&draft.base, &pushing.reached.target)));
         made.push(Made::Known(layer.clone()));
     }
-    let recalled = recall(draft, &pipeline, build.no_cache, store, session).await?;
+    let recalled = match recalled {
+        Some(recalled) => recalled,
+        None => recall(draft, &pipeline, build.no_cache, store, session).await?,
+    };
     for ((spec, locked), known) in draft.specs.iter().zip(&draft.locked).zip(recalled) {
         let (source, cell) = supply::recipe(spec.clone(), &pipeline, store, session);
         let Some(layer) = known else {
@@ -205,8 +220,8 @@ async fn push(
     let mut found = Findings::default();
     let compose = || {
         let all = all()?;
-        // All blobs are there, and nothing names them yet.
-        found = locking.findings(&[(draft, &all)], session)?;
+        // All blobs are there, and nothing names them yet. What this image has not, others may have.
+        found = Findings { complete: false, ..locking.findings(&[(draft, &all)], session)? };
         locking.check(&found, session)?;
         draft.compose(&all, build.source_date_epoch)
     };
