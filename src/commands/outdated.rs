@@ -19,10 +19,18 @@ use crate::store::Store;
 /// # Errors
 /// When the lock is damaged, or a registry is not reached or does not have the base.
 pub async fn run(request: OutdatedRequest, session: &Session) -> Result<()> {
+    let path = request.lock.clone();
     let (lock, store) = {
         let session = session.clone();
         blocking(move || Ok((file::read(&request.lock)?, Arc::new(Store::open(&request.store, &session)?)))).await?
     };
+    if lock.bases.is_empty() {
+        let shown = path.display();
+        match path.exists() {
+            true => session.warn(&format!("`{shown}` has no base of a registry, so that none can be outdated"), None),
+            false => session.warn(&format!("there is no `{shown}`"), Some("`cargo lambda-image build` writes it")),
+        }
+    }
     let logins = Logins::new(aws::Settings::default());
     for (key, locked) in &lock.bases {
         let architectures = [Architecture::Amd64, Architecture::Arm64];

@@ -11,7 +11,7 @@ use super::lock::{Locking, Used, base_key, describe_base, told};
 use super::login::Logins;
 use crate::aws;
 use crate::base::{self, BaseRequest};
-use crate::config::{BuildRequest, ImageRequest, Renewed, UpdateRequest};
+use crate::config::{self, BuildRequest, ImageRequest, Renewed, UpdateRequest};
 use crate::event::{Event, Session};
 use crate::layer::Pipeline;
 use crate::layer::gzip::FORMAT_VERSION;
@@ -52,8 +52,8 @@ pub async fn run(request: UpdateRequest, session: &Session) -> Result<()> {
     if wants_bases {
         found.bases = updating.bases().await?;
     }
-    let Renewal { layers, unmade } = updating.layers(&renewed, &found.bases).await?;
-    found.layers = layers;
+    let Renewal { layers, unmade, in_part } = updating.layers(&renewed, &found.bases).await?;
+    (found.layers, found.whole) = (layers, !in_part);
     let Updating { locking, store, .. } = updating;
     if dry_run {
         let known = changes(&locking.lock, &locking.lock.after(&found));
@@ -61,8 +61,12 @@ pub async fn run(request: UpdateRequest, session: &Session) -> Result<()> {
         session.emit(&Event::Locked { path: &locking.request.path, changes: &changes, dry_run });
         return Ok(());
     }
-    let session = session.clone();
-    blocking(move || locking.save(&found, &store, &session)).await
+    let path = locking.request.path.clone();
+    let telling = session.clone();
+    if !blocking(move || locking.save(&found, &store, &telling)).await? {
+        session.emit(&Event::Locked { path: &path, changes: &[], dry_run });
+    }
+    Ok(())
 }
 
 impl Updating<'_> {
@@ -132,18 +136,17 @@ impl Updating<'_> {
             return Ok(found);
         }
         for image in &self.request.images {
-            let Renewal { layers, unmade } = self.layers_of(image, renewed, bases, &mut met).await?;
+            let Renewal { layers, unmade, in_part } = self.layers_of(image, renewed, bases, &mut met).await?;
             found.layers.extend(layers);
+            found.in_part |= in_part;
             found.unmade.extend(unmade.into_iter().filter(|change| !found.unmade.contains(change)).collect::<Vec<_>>());
         }
         let Renewed::Only { destinations, .. } = renewed else { return Ok(found) };
         match destinations.iter().find(|wanted| !met.iter().any(|key: &LayerKey| goes_to(key, wanted))) {
             None => Ok(found),
             Some(unknown) => {
-                let known: BTreeSet<_> = met.iter().map(|key| format!("`{}`", key.destination)).collect();
-                let known = known.into_iter().collect::<Vec<_>>().join(", ");
-                let help = if known.is_empty() { "there is no asset".to_owned() } else { format!("there are {known}") };
-                Err(Problem::usage(format!("no asset goes to `{unknown}`")).help(help))
+                let known = met.iter().map(|key| key.destination.as_str()).collect();
+                Err(Problem::usage(format!("no asset goes to `{unknown}`")).help(what_there_is(unknown, &known)))
             }
         }
     }
@@ -197,12 +200,17 @@ impl Updating<'_> {
             };
             let (specs, meant): (Vec<_>, Vec<_>) =
                 layers.into_iter().filter(|(spec, (key, _))| spec.told.is_none() && is_meant(key)).unzip();
+            let is_meant = |key: &LayerKey| meant.iter().any(|(meant, _)| meant == key);
+            let of_meant =
+                |key: &LayerKey| key.assets.iter().any(|asset| meant.iter().any(|(key, _)| key.assets.contains(asset)));
+            let in_part = keys.iter().any(|key| !is_meant(key) && of_meant(key));
             if dry_run {
                 let meant: Vec<_> = meant.into_iter().map(|(key, _)| key).zip(&specs).collect();
-                return Ok((would_change(&locking, meant, &pipeline, &store, &session)?, keys));
+                let found = would_change(&locking, meant, &pipeline, &store, &session)?;
+                return Ok((Renewal { in_part, ..found }, keys));
             }
             let made = pipeline.make(&specs, &store, &session, Reuse::Nothing)?;
-            let mut found = Renewal::default();
+            let mut found = Renewal { in_part, ..Renewal::default() };
             for (((key, part), spec), layer) in meant.into_iter().zip(&specs).zip(&made) {
                 let part = part.as_deref();
                 let mut entry = locking.found(&Used { key: &key, spec, part, layer }, &session)?;
@@ -223,6 +231,8 @@ struct Renewal {
     layers: BTreeMap<LayerKey, LockedLayer>,
     /// What would become of those that were not made, since nothing was to be changed.
     unmade: Vec<Change>,
+    /// Whether an asset has layers beside those.
+    in_part: bool,
 }
 
 /// The layers as a dry run tells them: hashed, where that can tell whether they are what is locked, and not compressed.
@@ -250,6 +260,23 @@ fn would_change(
         }
     }
     Ok(found)
+}
+
+/// What could have been meant by a destination that there is not.
+fn what_there_is(unknown: &str, known: &BTreeSet<&str>) -> String {
+    const SHOWN: usize = 8;
+    // As it may be typed: what all have in common makes none of them likelier.
+    let typed = |place: &'_ str| place.strip_prefix("/var/task/").unwrap_or(place).to_owned();
+    let names: Vec<_> = known.iter().map(|place| typed(place)).chain(["base".to_owned()]).collect();
+    if let Some(near) = config::suggest(&typed(unknown), names.iter().map(String::as_str)) {
+        return format!("did you mean `{near}`?");
+    }
+    let shown: Vec<_> = known.iter().take(SHOWN).map(|place| format!("`{place}`")).collect();
+    match known.len().checked_sub(SHOWN) {
+        _ if known.is_empty() => "there is no asset".to_owned(),
+        None | Some(0) => format!("there are {}", shown.join(", ")),
+        Some(more) => format!("there are {} and {more} more", shown.join(", ")),
+    }
 }
 
 /// Whether a layer goes to, or below, what was asked for, or is a part of an asset that does.

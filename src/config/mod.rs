@@ -307,7 +307,7 @@ fn source_date_epoch(environment: &Environment) -> Result<Option<u64>> {
 }
 
 /// The name that was probably meant.
-fn suggest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn suggest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let flat = |name: &str| name.to_lowercase().replace('_', "-");
     let scored = names.map(|name| (strsim::jaro_winkler(&flat(wrong), &flat(name)), name));
     // The threshold below which clap too suggests nothing is 0.7; short names need a little more to be alike.

@@ -153,6 +153,7 @@ impl Talk {
             Event::Waiting { what } => self.status(NOTE, "Waiting", &format!("for {what}")),
             Event::Warning { message, help } => self.labelled(Level::Warning, "warning", message, *help),
             Event::Detail { message } if self.verbose => self.status(NOTE, "Detail", message),
+            Event::Locked { path, changes: [], .. } => self.status(GOOD, "Unchanged", &path.display().to_string()),
             Event::Locked { path, changes, dry_run: false } => self.locked(path, changes),
             Event::BaseCompared { reference, platform, locked, newest } if locked == newest => {
                 self.status(GOOD, "Current", &format!("{reference} for {platform}"));

@@ -3,6 +3,7 @@
 use std::fs;
 
 use cargo_lambda_image::layer::gzip::FORMAT_VERSION;
+use cargo_lambda_image::layer::plan::OWN_LAYER_BYTES;
 use cargo_lambda_image::lock::{FILE_NAME, Lock, file};
 use cargo_lambda_image::oci::Digest;
 
@@ -170,6 +171,9 @@ fn what_cannot_be_renewed_is_refused() {
     for (command, arguments, code, words) in [
         ("update", &["nowhere"][..], 2, "no asset goes to `/var/task/nowhere`"),
         ("update", &["nowhere"], 2, "there are `/var/task/models`, `/var/task/x.db`"),
+        ("update", &["modles"], 2, "did you mean `models`?"),
+        ("update", &["/var/task/x.bd"], 2, "did you mean `x.db`?"),
+        ("update", &["bases"], 2, "did you mean `base`?"),
         ("update", &["--locked"], 2, "`--locked` forbids what `update` is for"),
         ("update", &["--offline"], 2, "`--offline` forbids what `update` is for"),
         ("outdated", &["--frozen"], 2, "forbids what `outdated` is for"),
@@ -178,6 +182,47 @@ fn what_cannot_be_renewed_is_refused() {
         assert_eq!(outcome.code, code, "{arguments:?}: {}", outcome.stderr);
         assert!(outcome.stderr.contains(words), "{arguments:?}: {}", outcome.stderr);
     }
+}
+
+#[test]
+fn that_there_is_nothing_to_renew_is_said() {
+    let project = project("scratch");
+    let outdated = succeeded(run(&project, "outdated", &[]));
+    let lock = project.path(FILE_NAME).display().to_string();
+    assert!(outdated.stderr.contains(&format!("warning: there is no `{lock}`")), "{}", outdated.stderr);
+    assert!(outdated.stderr.contains("help: `cargo lambda-image build` writes it"), "{}", outdated.stderr);
+    project.build().arg("--no-binary").succeed();
+    let outdated = succeeded(run(&project, "outdated", &[]));
+    let said = format!("warning: `{lock}` has no base of a registry, so that none can be outdated");
+    assert!(outdated.stderr.contains(&said), "{}", outdated.stderr);
+    for arguments in [&[][..], &["base"], &["models"], &["--dry-run"]] {
+        let update = succeeded(run(&project, "update", arguments));
+        assert_eq!(update.stdout, "");
+        assert!(update.stderr.ends_with(&format!("   Unchanged {lock}\n")), "{arguments:?}: {}", update.stderr);
+    }
+    let update = succeeded(run(&project, "update", &["--message-format", "json"]));
+    let message = &update.messages("locked")[0];
+    assert_eq!((&message["path"], &message["changes"]), (&serde_json::json!(lock), &serde_json::json!([])));
+}
+
+#[test]
+fn an_asset_that_is_renewed_whole_loses_the_layers_of_files_that_are_gone() {
+    let project = project("scratch");
+    for name in ["old", "new"] {
+        project.write(&format!("models/{name}.bin"), vec![0; usize::try_from(OWN_LAYER_BYTES).expect("a size")]);
+    }
+    let destinations = || -> Vec<_> { lock(&project).layers.into_keys().map(|key| key.destination).collect() };
+    let [rest, new, old, other] =
+        ["models", "models/new.bin", "models/old.bin", "x.db"].map(|place| format!("/var/task/{place}"));
+    succeeded(run(&project, "update", &["models", "x.db"]));
+    assert_eq!(destinations(), [&rest, &new, &old, &other].map(String::as_str));
+    fs::remove_file(project.path("models/old.bin")).expect("removed");
+    succeeded(run(&project, "update", &["models/new.bin"]));
+    assert_eq!(destinations().len(), 4, "nothing was asked of the others");
+    let dry = succeeded(run(&project, "update", &["models", "--dry-run"]));
+    assert_eq!(dry.stdout, format!("layer `{old}`: is removed, since nothing uses it\n"));
+    succeeded(run(&project, "update", &["models"]));
+    assert_eq!(destinations(), [&rest, &new, &other].map(String::as_str));
 }
 
 #[test]
