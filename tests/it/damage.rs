@@ -1,6 +1,8 @@
 //! Records and layout under attack: whatever happens to one of the program's own files, the next build is right or says
 //! what is wrong; and assets that were rewritten behind their time stamps' backs are seen to have changed.
 
+mod pushes;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File, FileTimes};
 use std::os::unix::fs::MetadataExt as _;

@@ -284,6 +284,12 @@ impl FaultRegistry {
         shared.repositories.get(repository)?.blobs.get(&Digest::of(bytes).to_string()).cloned()
     }
 
+    /// The blob of this digest.
+    pub fn blob_of(&self, repository: &str, digest: &str) -> Option<Bytes> {
+        let shared = self.shared.lock().expect("no panic under the lock");
+        shared.repositories.get(repository)?.blobs.get(digest).cloned()
+    }
+
     /// How many bytes the blob of this digest has, whose digest is right.
     pub fn blob_size(&self, repository: &str, digest: &str) -> Option<u64> {
         let shared = self.shared.lock().expect("no panic under the lock");
