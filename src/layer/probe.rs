@@ -153,7 +153,7 @@ mod tests {
                 }
                 block
             }),
-            ("so many 256ths are zeros, and then noise", &|count| {
+            ("so many parts of 256 are zeros, and then noise", &|count| {
                 let mut block = noise.clone();
                 block[..count * BLOCK / 256].fill(0);
                 block
