@@ -131,13 +131,14 @@ mod tests {
     fn the_line_between_storing_and_deflating_is_where_it_was() {
         const BLOCK: usize = 1 << 20;
         let noise = noise(BLOCK);
-        let families: [(&str, &dyn Fn(usize) -> Vec<u8>); 5] = [
+        type Family<'a> = (&'a str, &'a dyn Fn(usize) -> Vec<u8>);
+        let families: [Family<'_>; 5] = [
             ("so many of 256 bytes are zeros", &|count| {
                 let zero = |(at, byte): (usize, &u8)| if at * 167 % 256 < count { 0 } else { *byte };
                 noise.iter().enumerate().map(zero).collect()
             }),
             ("so many values of 256 are not there", &|count| {
-                noise.iter().map(|byte| (usize::from(*byte) * (256 - count) >> 8) as u8).collect()
+                noise.iter().map(|byte| ((usize::from(*byte) * (256 - count)) >> 8) as u8).collect()
             }),
             ("so many bytes of 256 are those of 1000 bytes before", &|count| {
                 let mut block = noise.clone();

@@ -38,7 +38,7 @@ pub enum ErrorKind {
     /// The connection broke or stood still during a request or an answer.
     Cut,
     /// The registry answered with an error.
-    Refused(Refusal),
+    Refused(Box<Refusal>),
     /// What was received is not what it must be: digest, size, form.
     Content,
     /// What was made to be sent is not what it was to be.
@@ -219,7 +219,8 @@ pub(super) fn refused(
     if !words.is_empty() {
         problem = problem.because(printable(&words));
     }
-    Error::new(ErrorKind::Refused(Refusal { status: status.as_u16(), codes, retry_after, is_expired_login }), problem)
+    let refusal = Refusal { status: status.as_u16(), codes, retry_after, is_expired_login };
+    Error::new(ErrorKind::Refused(Box::new(refusal)), problem)
 }
 
 /// ECR's way to say 401: 403 after the twelve hours of a token and 400 at public.ecr.aws, neither with a challenge.
@@ -313,12 +314,12 @@ mod tests {
         let error = answer(404, None, body);
         assert_eq!(
             error.kind,
-            ErrorKind::Refused(Refusal {
+            ErrorKind::Refused(Box::new(Refusal {
                 status: 404,
                 codes: vec!["MANIFEST_UNKNOWN".into()],
                 retry_after: None,
                 is_expired_login: false
-            })
+            }))
         );
         assert_eq!(
             error.problem.message(),
