@@ -2,7 +2,7 @@
 //! [`Descriptor`], and the media types this program reads and writes.
 //!
 //! Only SHA-256 is accepted, parsed strictly at the edge, so that a digest can be made part of a path or URL safely
-//! (the class of CVE-2024-3727). References are those of `oci-spec`, parsed by [`reference`].
+//! (the class of CVE-2024-3727). References are those of `oci-spec`, parsed by [`reference()`].
 
 use std::fmt;
 use std::io::{self, Write};
