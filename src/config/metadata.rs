@@ -89,7 +89,9 @@ pub(super) fn read(metadata: &Value, place: Place<'_>, session: &Session) -> Res
 pub(super) fn read_toml(text: &str, file: &Path, session: &Session) -> Result<Table> {
     let value: Value = toml::from_str(text).map_err(|error| {
         let problem = Problem::usage(format!("could not parse `{}`", file.display())).in_file(file);
-        problem.because(error.to_string().trim().to_owned())
+        problem
+            .because(error.to_string().trim().to_owned())
+            .help("mend it there; what a key may hold is in docs/reference.md")
     })?;
     read_value(&value, Place { file, keys: "" }, session)
 }
