@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::findings::{Findings, Place};
 use super::image::{Content, ImageFacts, LayerSource};
 use super::merged::Merged;
-use super::rules;
+use super::rules::{self, Rule};
 use crate::layer::facts::{EntryFacts, EntryKind, LayerFacts};
 use crate::layer::tree::Tree;
 
@@ -46,7 +46,7 @@ pub(super) fn check(image: &ImageFacts, merged: &Merged<'_>, findings: &mut Find
     let own = Own::of(image);
     for (number, layer) in image.layers.iter().enumerate() {
         let Content::Read { facts, gzip, .. } = &layer.content else { continue };
-        entries(number, facts, findings);
+        entries(number, facts, &own, findings);
         // What a later layer replaces or takes away is nobody's trouble.
         let seen = facts.entries.iter().filter(|it| own.has(&it.path) && merged.shows(number, &it.path));
         seen.for_each(|entry| modes(entry, number, findings));
@@ -66,7 +66,7 @@ pub(super) fn check(image: &ImageFacts, merged: &Merged<'_>, findings: &mut Find
     replaced_links(image, findings);
 }
 
-fn entries(number: usize, facts: &LayerFacts, findings: &mut Findings<'_>) {
+fn entries(number: usize, facts: &LayerFacts, own: &Own<'_>, findings: &mut Findings<'_>) {
     let mut seen: HashMap<&str, EntryKind> = HashMap::with_capacity(facts.entries.len());
     let mut missing = HashSet::new();
     for entry in &facts.entries {
@@ -87,7 +87,11 @@ fn entries(number: usize, facts: &LayerFacts, findings: &mut Findings<'_>) {
             findings.add(rules::PARENT, Place::file(number, parent), message);
         }
         match entry.kind {
-            EntryKind::Hardlink => hardlink(entry, number, &seen, findings),
+            EntryKind::Hardlink => {
+                if let Some((rule, message)) = hardlink(entry, &seen, own) {
+                    findings.add(rule, place(), message);
+                }
+            }
             EntryKind::Device => findings.add(rules::SPECIAL, place(), "it is a device"),
             EntryKind::Fifo => findings.add(rules::SPECIAL, place(), "it is a FIFO"),
             EntryKind::Sparse => findings.add(rules::SPARSE, place(), "it is stored with holes"),
@@ -114,20 +118,19 @@ fn written_name(entry: &EntryFacts, written: &str, number: usize, findings: &mut
     findings.add(rule, Place::file(number, &entry.path), message);
 }
 
-fn hardlink(entry: &EntryFacts, number: usize, seen: &HashMap<&str, EntryKind>, findings: &mut Findings<'_>) {
+/// What there is to say of a hard link.
+fn hardlink(entry: &EntryFacts, seen: &HashMap<&str, EntryKind>, own: &Own<'_>) -> Option<(&'static Rule, String)> {
     let target = entry.link.as_deref().unwrap_or_default();
     let target = target.trim_start_matches("./").trim_start_matches('/');
-    let place = Place::file(number, &entry.path);
     let is_there = matches!(seen.get(target), Some(EntryKind::File | EntryKind::Hardlink | EntryKind::Symlink));
-    let shown: String = target.chars().take(200).collect();
-    let message = format!("it is a hard link to `/{}`", shown.escape_debug());
     // AWS's guide builds on Debian's images, too, whose perl and gzip are such.
     let is_the_systems = OF_THE_SYSTEM.iter().any(|directory| is_below(&entry.path, directory));
-    match is_there {
-        true if is_the_systems => {}
-        true => findings.add(rules::HARDLINK, place, message),
-        false => findings.add(rules::DANGLING, place, message),
+    if is_there && is_the_systems && !own.has(&entry.path) {
+        return None;
     }
+    let shown: String = target.chars().take(200).collect();
+    let message = format!("it is a hard link to `/{}`", shown.escape_debug());
+    Some((if is_there { rules::HARDLINK } else { rules::DANGLING }, message))
 }
 
 /// What Lambda's unprivileged user cannot use. Systems have files for root alone, so only the function's own count.

@@ -177,6 +177,11 @@ fn tars_that_lambda_does_not_unpack() {
     ] {
         expect(name, expected, |image| image.add_bare(tape));
     }
+    expect("a hard link of the function below a directory of the system", &["L021 warning /usr/src/app/b"], |image| {
+        let tape = bare().directories(&["usr", "usr/src", "usr/src/app"]).file("usr/src/app/a", 0o644, b"x");
+        image.add_bare(tape.hardlink("usr/src/app/b", "usr/src/app/a"));
+        image.config["config"]["WorkingDir"] = json!("/usr/src/app");
+    });
     expect("a file for its owner", &["L029 warning /var/task/a"], |image| {
         image.add(|tape| tape.file("var/task/a", 0o600, b""));
     });
