@@ -42,7 +42,7 @@ pub async fn run(request: BuildRequest, session: &Session) -> Result<()> {
     let drafting =
         Drafting { request: &request, base_bytes, locking: &locking, logins: &logins, store: &store, session };
     let drafts = drafting.drafts(binaries).await?;
-    if locking.request.locked {
+    if locking.must_stay {
         locking.foresee_by_size(&drafts)?;
     }
     fetch::blobs(&request, &drafts, &logins, &store, session).await?;

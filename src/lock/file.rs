@@ -10,6 +10,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use rustix::fs::Access;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
@@ -53,8 +54,22 @@ pub fn write(path: &Path, lock: &Lock) -> Result<()> {
         if problem.next_step().is_some() && !read_only {
             return problem;
         }
-        problem.help(format!("run once where {FILE_NAME} can be written and commit it; `--locked` never writes it"))
+        problem.help(write_elsewhere())
     })
+}
+
+/// What to do about a lock that cannot be written.
+#[must_use]
+pub fn write_elsewhere() -> String {
+    format!("run once where {FILE_NAME} can be written and commit it; `--locked` never writes it")
+}
+
+/// Whether [`write()`] can replace the lock at `path`, as far as that can be told without writing.
+#[must_use]
+pub fn is_writable(path: &Path) -> bool {
+    let real = path.canonicalize();
+    let directory = real.as_deref().unwrap_or(path).parent().unwrap_or(Path::new("."));
+    rustix::fs::access(directory, Access::WRITE_OK | Access::EXEC_OK).is_ok()
 }
 
 fn replace(path: &Path, text: &str) -> Result<()> {

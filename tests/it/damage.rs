@@ -16,6 +16,7 @@ use crate::support::assets::text;
 use crate::support::images::{Family, TestImage, gzip, tar_with_links};
 use crate::support::program::{Outcome, Program};
 use crate::support::project;
+use crate::support::read_only::ReadOnly;
 use crate::support::registry::FaultRegistry;
 use crate::support::site::{Site, names};
 use crate::support::tools::{poll, succeed, tool};
@@ -188,26 +189,6 @@ fn whatever_happens_to_one_file_the_next_build_is_right() {
     }
     assert!(damaged > 150, "only {damaged} damages");
     built.assert_readable();
-}
-
-/// A file that nobody may write, root neither: mounted read-only over itself, so that it can be neither opened for
-/// writing nor removed nor replaced.
-struct ReadOnly<'a>(&'a Path);
-
-impl<'a> ReadOnly<'a> {
-    fn new(path: &'a Path) -> Self {
-        succeed(Command::new(tool("mount")).arg("--bind").arg(path).arg(path));
-        let read_only = Self(path);
-        succeed(Command::new(tool("mount")).args(["-o", "remount,bind,ro"]).arg(path));
-        read_only
-    }
-}
-
-impl Drop for ReadOnly<'_> {
-    fn drop(&mut self) {
-        // A mount that stays makes the removal of its directory fail, which nothing depends on.
-        drop(Command::new(tool("umount")).arg("-l").arg(self.0).output());
-    }
 }
 
 #[test]

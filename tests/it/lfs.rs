@@ -72,7 +72,10 @@ fn only_pointers_that_equal_the_lock_are_satisfied_from_it() {
 
     project.write("models/large.bin", pointer(&large));
     project.write("models/small.bin", pointer(b"small"));
-    assert_eq!(build(&project).run().code, 2, "not without being asked");
+    let outcome = build(&project).run();
+    assert_eq!(outcome.code, 2, "not without being asked: {}", outcome.stderr);
+    let help = "`; or take it from the lock and the repository with `--assets-from-lock`\n";
+    assert!(outcome.stderr.contains(help), "{}", outcome.stderr);
     let from_lock = || build(&project).args(["--assets-from-lock", "--locked"]);
     assert_eq!(from_lock().succeed(), first);
 

@@ -13,6 +13,7 @@ use cargo_lambda_image::lock::{FILE_NAME, Lock, file};
 use crate::support::images::{Family, TestImage, index_type, noise};
 use crate::support::program::{Outcome, Program};
 use crate::support::project::{Project, package};
+use crate::support::read_only::ReadOnly;
 use crate::support::registry::{FaultRegistry, Ways};
 use crate::support::tools::{succeed, tool};
 
@@ -347,6 +348,36 @@ fn a_lock_with_the_digest_of_another_layer_harms_nothing_and_not_for_long() {
     for program in [build(&project), push()] {
         let outcome = program.arg("--assets-from-lock").run();
         refused(&outcome, 1, &["is not the layer `models` that the lock says it is"]);
+    }
+}
+
+#[test]
+fn a_lock_that_cannot_be_written_is_told_of_before_anything_is_sent() {
+    let project = project();
+    let elsewhere = Project::new(&[]);
+    let registry = FaultRegistry::builder().repository("app").ways(Ways::default()).start();
+    let to = format!("{}/app", registry.address);
+    let there = |program: Program| program.args(["--no-binary", "--target-dir"]).arg(elsewhere.root()).run();
+    let push = || there(project.push().args(["--repository", &to, "--tag", "v1"]));
+    let build = || there(project.build());
+    let words = [
+        "lambda-image.lock` would change, and it cannot be written",
+        "layer `/var/task/x.db`: is added",
+        "help: run once where lambda-image.lock can be written and commit it",
+    ];
+    let read_only = ReadOnly::new(project.root());
+    for outcome in [push(), build()] {
+        refused(&outcome, 1, &words);
+    }
+    assert_eq!((registry.received(), registry.manifest("app", "v1")), (0, None));
+    let dry = there(project.push().args(["--repository", &to, "--dry-run"]));
+    assert_eq!(dry.code, 0, "a dry run writes nothing: {}", dry.stderr);
+    drop(read_only);
+    assert_eq!(push().code, 0);
+
+    let _read_only = ReadOnly::new(project.root());
+    for outcome in [push(), build()] {
+        assert_eq!(outcome.code, 0, "nothing is to be written: {}", outcome.stderr);
     }
 }
 

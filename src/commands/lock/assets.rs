@@ -91,12 +91,18 @@ impl Locking {
     fn asset(&self, asset: Asset, store: &Store, reuse: Reuse) -> Result<(Pack, Found)> {
         let may_stand_in = self.request.assets_from_lock;
         let is_absent = may_stand_in && walk::is_absent(&asset)?;
-        let mut entries = if is_absent { Vec::new() } else { walk::walk(&asset)? };
+        let mut entries = match is_absent {
+            true => Vec::new(),
+            false => walk::walk(&asset).map_err(|problem| match walk::is_absent(&asset) {
+                Ok(true) => self.or_from_lock(problem, &asset),
+                _ => problem,
+            })?,
+        };
         refuse_own_store(&asset, &entries, store.root())?;
         self.leave_out_the_lock(&mut entries);
         let pointers = lfs::unknown_pointers(&entries, store, reuse)?;
         if !pointers.is_empty() && !may_stand_in {
-            return Err(lfs::not_fetched(&asset.shown, &entries, &pointers));
+            return Err(self.or_from_lock(lfs::not_fetched(&asset.shown, &entries, &pointers), &asset));
         }
         lfs::stand_in(&mut entries, &pointers);
         let found = Found {
@@ -108,6 +114,16 @@ impl Locking {
             pointers,
         };
         Ok((Pack { name: asset.name, origin: Origin::Asset, entries, told_layers: 0 }, found))
+    }
+
+    /// The problem that an asset is not here, which may be none: if the lock has it, the help says so.
+    fn or_from_lock(&self, problem: Problem, asset: &Asset) -> Problem {
+        let Ok(key) = self.asset_key(asset) else { return problem };
+        if !self.lock.layers.keys().any(|layer| layer.assets.contains(&key)) {
+            return problem;
+        }
+        let first = problem.next_step().map(|help| format!("{help}; ")).unwrap_or_default();
+        problem.help(format!("{first}or take it from the lock and the repository with `--assets-from-lock`"))
     }
 
     /// How many layers the lock tells of that are an asset's alone.

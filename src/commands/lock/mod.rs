@@ -35,6 +35,8 @@ use crate::store::{Hold, Store};
 pub(super) struct Locking {
     pub request: LockRequest,
     pub lock: Lock,
+    /// Whether changes of it are to be foreseen, since they would be refused once they are found out.
+    pub must_stay: bool,
 }
 
 /// A layer that an image was made of.
@@ -55,7 +57,8 @@ impl Locking {
         let request = request.clone();
         blocking(move || {
             let lock = file::read(&request.path)?;
-            Ok(Arc::new(Self { request, lock }))
+            let must_stay = request.locked || !file::is_writable(&request.path);
+            Ok(Arc::new(Self { request, lock, must_stay }))
         })
         .await
     }
@@ -138,7 +141,7 @@ impl Locking {
     pub(super) fn check(&self, found: &Findings, session: &Session) -> Result<()> {
         let after = self.lock.after(found);
         if self.request.locked {
-            refuse(&self.request.path, &changes(&self.lock, &after))?;
+            self.refuse(&changes(&self.lock, &after))?;
         }
         for (key, layer) in &found.layers {
             let was = self.lock.layers.get(key);
@@ -154,7 +157,7 @@ impl Locking {
         Ok(())
     }
 
-    /// Refuses what is foreseen to change a lock that must not change, before anything is sent; layers of which nothing is
+    /// Refuses what is foreseen to change a lock that must not change, or cannot, before anything is sent; layers of which nothing is
     /// known are not those of the lock.
     ///
     /// # Errors
@@ -204,7 +207,23 @@ impl Locking {
         }
         let mut changes = changes(&self.lock, &self.lock.after(&found));
         changes.extend(unknown);
-        refuse(&self.request.path, &changes)
+        self.refuse(&changes)
+    }
+
+    fn refuse(&self, changes: &[Change]) -> Result<()> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let path = self.request.path.display();
+        let lines: Vec<_> = changes.iter().map(ToString::to_string).collect();
+        let (message, help) = match self.request.locked {
+            true => (
+                format!("`{path}` would change, and `--locked` forbids it"),
+                format!("run without `--locked`, and commit {FILE_NAME}"),
+            ),
+            false => (format!("`{path}` would change, and it cannot be written"), file::write_elsewhere()),
+        };
+        Err(Problem::failed(message).because(lines.join("\n")).help(help))
     }
 
     fn tell_of_formats(&self, found: &Findings, session: &Session) {
@@ -271,14 +290,4 @@ fn knows_lfs(entry: &LockedLayer, spec: &LayerSpec) -> bool {
     let kept = lfs::kept_by_lfs(&spec.entries, &BTreeMap::new());
     let kept: Vec<_> = kept.into_iter().map(|path| format!("/{}", path.to_string_lossy())).collect();
     entry.beside_lfs.is_some() != kept.is_empty() && entry.lfs.keys().eq(kept.iter())
-}
-
-fn refuse(path: &Path, changes: &[Change]) -> Result<()> {
-    if changes.is_empty() {
-        return Ok(());
-    }
-    let lines: Vec<_> = changes.iter().map(ToString::to_string).collect();
-    Err(Problem::failed(format!("`{}` would change, and `--locked` forbids it", path.display()))
-        .because(lines.join("\n"))
-        .help(format!("run without `--locked`, and commit {FILE_NAME}")))
 }

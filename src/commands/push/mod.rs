@@ -87,7 +87,8 @@ async fn built(
     let drafting = Drafting { request: build, base_bytes, locking: &locking, logins: &logins, store: &store, session };
     let drafts = drafting.drafts(binaries).await?;
     functions.compare(&drafts.iter().map(|draft| draft.architecture).collect::<Vec<_>>())?;
-    let mut foreseen = match locking.request.locked {
+    let must_stay = if dry_run { locking.request.locked } else { locking.must_stay };
+    let mut foreseen = match must_stay {
         true => foresee(build, &drafts, &locking, &store, session).await?,
         false => Vec::new(),
     }

@@ -7,9 +7,10 @@ use std::time::{Duration, SystemTime};
 use cargo_lambda_image::oci::Digest;
 use serde_json::Value;
 
-use super::{Built, DAMAGES, ReadOnly, age, digest, flip, now, set_modified};
+use super::{Built, DAMAGES, age, digest, flip, now, set_modified};
 use crate::support::assets::{text, unpack};
 use crate::support::program::{Outcome, Program};
+use crate::support::read_only::ReadOnly;
 use crate::support::registry::{FaultRegistry, Ways};
 use crate::support::site::Site;
 

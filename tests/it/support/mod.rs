@@ -18,6 +18,7 @@ pub mod node;
 pub mod program;
 pub mod project;
 pub mod proxy;
+pub mod read_only;
 pub mod registry;
 pub mod runner;
 pub mod running;

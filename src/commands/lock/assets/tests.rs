@@ -46,7 +46,7 @@ fn shown(spec: &LayerSpec, locked: &Locked) -> (String, Option<String>, Digest) 
 fn settled(assets: &Sizes, absent: &[&str], lock: &Lock) -> Result<Vec<(LayerSpec, Locked)>> {
     let request =
         LockRequest { path: "/w/lambda-image.lock".into(), locked: false, complete: true, assets_from_lock: true };
-    let locking = Locking { request, lock: lock.clone() };
+    let locking = Locking { request, lock: lock.clone(), must_stay: false };
     let (mut packs, mut all) = (Vec::new(), Assets { packs: Vec::new(), found: Vec::new() });
     for (name, files, size) in assets.iter().copied() {
         let is_absent = absent.contains(&name);
