@@ -3,7 +3,7 @@
 //! Retrying, authentication and fallbacks decide by the class; everybody else turns an [`Error`] into its
 //! [`Problem`]. Messages show URLs only in their redacted form.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Method, StatusCode, Url};
@@ -208,10 +208,7 @@ pub(super) fn refused(
         .map(|entry| [entry.code.as_str(), entry.message.as_str()].join(" ").trim().to_owned())
         .filter(|words| !words.is_empty())
         .collect();
-    let retry_after = headers
-        .get(RETRY_AFTER)
-        .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-        .map(|seconds| Duration::from_secs(seconds).min(MAX_RETRY_AFTER));
+    let retry_after = headers.get(RETRY_AFTER).and_then(|value| asked_delay(value.to_str().ok()?, SystemTime::now()));
     let message = format!("`{}` answered {status} to {method} {}", url.host_str().unwrap_or_default(), redacted(url));
     let words = words.join("; ");
     let mut problem = Problem::failed(message).help(help(origin, status, &codes, &words));
@@ -221,6 +218,16 @@ pub(super) fn refused(
     }
     let refusal = Refusal { status: status.as_u16(), codes, retry_after, is_expired_login };
     Error::new(ErrorKind::Refused(Box::new(refusal)), problem)
+}
+
+/// What `Retry-After` asks for (RFC 9110, section 10.2.3): seconds, or a date; but no more than we are ready to wait.
+fn asked_delay(value: &str, now: SystemTime) -> Option<Duration> {
+    let value = value.trim();
+    let delay = match value.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => httpdate::parse_http_date(value).ok()?.duration_since(now).unwrap_or_default(),
+    };
+    Some(delay.min(MAX_RETRY_AFTER))
 }
 
 /// ECR's way to say 401: 403 after the twelve hours of a token and 400 at public.ecr.aws, neither with a challenge.
@@ -406,6 +413,20 @@ mod tests {
     fn retry_after_is_honoured_up_to_a_minute() {
         for (header, seconds) in [("0", Some(0)), ("7", Some(7)), ("86400", Some(60)), ("soon", None), ("-1", None)] {
             assert_eq!(answer(429, Some(header), "").retry_after(), seconds.map(Duration::from_secs), "{header}");
+        }
+    }
+
+    #[test]
+    fn retry_after_may_be_a_date() {
+        let now = httpdate::parse_http_date("Sun, 29 Nov 2026 12:00:00 GMT").expect("a date");
+        for (date, seconds) in [
+            ("Sun, 29 Nov 2026 12:00:07 GMT", Some(7)),
+            ("Sun, 29 Nov 2026 13:00:00 GMT", Some(60)),
+            ("Sun, 29 Nov 2026 11:00:00 GMT", Some(0)),
+            ("Sunday, 29-Nov-26 12:00:07 GMT", Some(7)),
+            ("29 November", None),
+        ] {
+            assert_eq!(asked_delay(date, now), seconds.map(Duration::from_secs), "{date}");
         }
     }
 }
