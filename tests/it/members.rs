@@ -3,12 +3,14 @@
 
 use std::fs;
 
+use axum::http::Method;
 use cargo_lambda_image::layer::plan::OWN_LAYER_BYTES;
 use cargo_lambda_image::lock::{FILE_NAME, Lock, file};
 
 use crate::support::docker_registry::DockerRegistry;
 use crate::support::program::{Outcome, Program};
 use crate::support::project::{Project, package};
+use crate::support::registry::{Fault, FaultRegistry};
 
 /// Two members, each with an asset of its own beside one that they share, and programs that cargo compiles.
 fn workspace(registry: &DockerRegistry) -> Project {
@@ -85,4 +87,20 @@ fn a_push_of_one_member_takes_the_layers_of_files_that_are_gone_along() {
     fs::remove_dir_all(project.path("shared")).expect("removed");
     let without = succeeded(push(&project, &["-p", "jobs", "--assets-from-lock", "--locked"]));
     assert_eq!(without.messages("image-pushed")[0]["digest"], with_assets.messages("image-pushed")[0]["digest"]);
+}
+
+#[test]
+fn what_was_pushed_before_a_member_that_failed_is_in_the_lock() {
+    let registry = DockerRegistry::start();
+    let full = FaultRegistry::builder().fault(Method::POST, "/uploads/", 0..99, Fault::Status(403, &[], "")).start();
+    let project = workspace(&registry);
+    let table = format!(
+        "[package.metadata.lambda-image]\nrepository = \"{}/jobs\"\nassets = [{{ path = \"own\" }}]\n",
+        full.address
+    );
+    project.write("jobs/Cargo.toml", package("jobs", &table));
+    let outcome = push(&project, &["--workspace"]).run();
+    assert_eq!(outcome.code, 1, "{}", outcome.stderr);
+    assert_eq!(outcome.messages("image-pushed").len(), 1, "{}", outcome.stderr);
+    assert_eq!(destinations(&lock(&project)), ["/var/task/own", "/var/task/shared"]);
 }

@@ -102,7 +102,16 @@ async fn built(
         let drafted = Drafted { draft, recalled: foreseen.next().filter(|_| !build.no_cache) };
         let pushed = push(build, drafted, &locking, &pushing).await;
         let context = |problem: Problem| problem.context(format!("could not push image `{bin}`"));
-        let (outcome, of_image) = if drafts.len() > 1 { pushed.map_err(context)? } else { pushed? };
+        let pushed = if drafts.len() > 1 { pushed.map_err(context) } else { pushed };
+        let (outcome, of_image) = match pushed {
+            Ok(pushed) => pushed,
+            Err(problem) if dry_run => return Err(problem),
+            Err(problem) => {
+                // What was found out of the images before this one is true of what was pushed.
+                save(Findings { complete: false, ..found }, &locking, &store, session).await?;
+                return Err(problem);
+            }
+        };
         found.bases.extend(of_image.bases);
         found.layers.extend(of_image.layers);
         match outcome {
@@ -113,11 +122,13 @@ async fn built(
     if dry_run {
         return functions.plan(&digests, session).await;
     }
-    {
-        let (store, session) = (Arc::clone(&store), session.clone());
-        blocking(move || locking.save(&found, &store, &session)).await?;
-    }
+    save(found, &locking, &store, session).await?;
     functions.deploy(&pushed_images, wait, &store, session).await
+}
+
+async fn save(found: Findings, locking: &Arc<Locking>, store: &Arc<Store>, session: &Session) -> Result<()> {
+    let (locking, store, session) = (Arc::clone(locking), Arc::clone(store), session.clone());
+    blocking(move || locking.save(&found, &store, &session).map(drop)).await
 }
 
 /// What became of an image.
