@@ -7,6 +7,10 @@ import time
 from measure import MB, OURS, Run, cargo, compare, interleaved, median, remove, say, warm
 
 
+def least(runs):
+    return min(run.cpu for run in runs)
+
+
 class Verifies:
     def blobs(self):
         """The layers of the image that `build` made, large ones only."""
@@ -50,9 +54,9 @@ class Verifies:
         def unchecked(*arguments):
             return self.ours("--no-verify", *arguments)
 
-        runs = interleaved({"ours": cold(), "cold, unchecked": cold("--no-verify")}, max(5, self.count))
-        pairs = zip(runs["ours"], runs["cold, unchecked"])
-        added = statistics.median(ours.cpu / other.cpu for ours, other in pairs) - 1
+        runs = interleaved({"ours": cold(), "cold, unchecked": cold("--no-verify")}, max(10, self.count))
+        # Two in a hundred are less than what runs differ by; what disturbs a run only ever adds to it, so the least counts.
+        added = least(runs["ours"]) / least(runs["cold, unchecked"]) - 1
         compare(runs, {})
         print(f"added to the CPU time of a cold build: {added:.1%} (to be below 2 %)")
 
