@@ -428,6 +428,13 @@ fn data_that_does_not_work_there() {
     ] {
         expect(name, expected, |image| image.add(|tape| tape.file(path, 0o644, &content)));
     }
+    expect("databases of package managers, which all of Amazon Linux has", &[], |image| {
+        let tape = Tape::default().directories(&["var", "var/lib", "var/lib/rpm", "var/lib/dnf"]);
+        let tape = tape.file("var/lib/rpm/rpmdb.sqlite", 0o644, &sqlite(2));
+        let tape =
+            tape.file("var/lib/rpm/rpmdb.sqlite-shm", 0o644, b"").file("var/lib/rpm/rpmdb.sqlite-wal", 0o644, b"");
+        image.add_bare(tape.file("var/lib/dnf/history.sqlite", 0o644, &sqlite(2)));
+    });
     expect("a log beside a database", &["L070 warning /var/task/a.db"], |image| {
         image.add(|tape| tape.file("var/task/a.db", 0o644, &sqlite(1)).file("var/task/a.db-wal", 0o644, b"x"));
     });
