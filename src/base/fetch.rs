@@ -1,7 +1,8 @@
 //! Layers of a base into the store: verified, each looked through once, uncompressed ones packed.
 //!
-//! Or left where they are, and only looked through, for whoever moves them elsewhere. Several come at once. Bytes cross from the wire to the disk through a short channel into a blocking thread; gzip
-//! layers keep every byte they have, and are unpacked only to be looked at.
+//! Or left where they are, and only looked through, for whoever moves them elsewhere. Several come at once. Bytes cross
+//! from the wire to the disk through a short channel into a blocking thread; gzip layers keep every byte they have, and
+//! are unpacked only to be looked at.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek as _, Write as _};
@@ -187,7 +188,8 @@ impl Fetch {
             self.clone().blocking(move |fetch| fetch.look_through(&of)).await?
         } else {
             let look = |fetch: &Self, layer: &BaseLayer, task: &Task, feed: Feed| {
-                feed.read(&layer.descriptor, |bytes| fetch.scan(layer, Counted { inner: bytes, task }))
+                let facts = feed.read(&layer.descriptor, |bytes| fetch.scan(layer, Counted { inner: bytes, task }))?;
+                fetch.remember(layer, &facts)
             };
             self.clone().take(layer.clone(), look).await?
         };
@@ -296,7 +298,8 @@ impl Fetch {
         {
             return Ok(size);
         }
-        self.scan(layer, self.store.open_blob(&layer.descriptor)?)
+        let facts = self.scan(layer, self.store.open_blob(&layer.descriptor)?)?;
+        self.remember(layer, &facts)
     }
 
     /// The size of a layer's tar, if it was looked through before and what was found is known.
@@ -305,8 +308,8 @@ impl Fetch {
         self.has_facts(layer).then_some(seen.uncompressed_size)
     }
 
-    /// Reads the tar inside a gzip layer to its end, compares it with the config, and records its facts.
-    fn scan(&self, layer: &BaseLayer, gzip: impl Read) -> Result<u64> {
+    /// Reads the tar inside a gzip layer to its end, and compares it with the config.
+    fn scan(&self, layer: &BaseLayer, gzip: impl Read) -> Result<LayerFacts> {
         let mut tar = Capped { inner: Members::new(BufReader::with_capacity(128 * 1024, gzip)), left: MAX_UNPACKED };
         let scanned = facts::scan(&mut tar, &self.allowance, &self.session);
         let (diff_id, mut facts) = scanned.map_err(|problem| problem.or_help(document::REMAKE))?;
@@ -315,9 +318,14 @@ impl Fetch {
             return Err(Problem::failed(format!("its tar is {diff_id}, and the config says {}", layer.diff_id))
                 .help("the image contradicts itself; take another, or build it again"));
         }
+        Ok(facts)
+    }
+
+    /// Records what is in a layer, once its bytes are known to be the right ones: from then on nobody reads them again.
+    fn remember(&self, layer: &BaseLayer, facts: &LayerFacts) -> Result<u64> {
         let uncompressed_size = facts.uncompressed_size;
         let records = self.store.records();
-        records.put(Kind::Facts, &layer.diff_id.to_string(), &facts)?;
+        records.put(Kind::Facts, &layer.diff_id.to_string(), facts)?;
         records.put(Kind::Base, &seen_key(layer), &Seen { uncompressed_size })?;
         Ok(uncompressed_size)
     }
