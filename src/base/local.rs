@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +28,9 @@ const MAX_LINKS: usize = 8;
 
 /// The most members an archive may have: a layout of the largest image has a few hundred.
 const MAX_MEMBERS: usize = 100_000;
+
+/// The most bytes the headers of an archive may have, names included: those of that many members. A name is read whole.
+const MAX_HEADERS: u64 = MAX_MEMBERS as u64 * 512;
 
 /// The first bytes of a gzip stream (RFC 1952, 2.3.1).
 pub(super) const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
@@ -280,7 +283,7 @@ fn find(members: &BTreeMap<String, Member>, name: &str) -> Option<(u64, u64)> {
 
 fn members(file: &File) -> io::Result<BTreeMap<String, Member>> {
     let mut members = BTreeMap::new();
-    let mut archive = tar::Archive::new(file);
+    let mut archive = tar::Archive::new(Headers { file, left: MAX_HEADERS });
     for entry in archive.entries_with_seek()? {
         let entry = entry?;
         let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
@@ -304,6 +307,29 @@ fn members(file: &File) -> io::Result<BTreeMap<String, Member>> {
         }
     }
     Ok(members)
+}
+
+/// An archive that gives only so many bytes to whoever looks for its members: the rest is sought past.
+struct Headers<'a> {
+    file: &'a File,
+    left: u64,
+}
+
+impl Read for Headers<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        self.left = self
+            .left
+            .checked_sub(count as u64)
+            .ok_or_else(|| io::Error::other("its headers are too long for an image"))?;
+        Ok(count)
+    }
+}
+
+impl Seek for Headers<'_> {
+    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        self.file.seek(position)
+    }
 }
 
 /// A path inside a tar without `.`, `..` and empty parts; `None` if it leads out.

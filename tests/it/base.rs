@@ -1,6 +1,7 @@
 //! Base images from every kind of source, down to the layers in the store.
 
 use std::fs;
+use std::io::{Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -421,6 +422,44 @@ async fn a_damaged_or_hostile_layout_is_refused() {
         assert_eq!((problem.message(), problem.exit().code()), (message.as_str(), 2));
         assert!(problem.next_step().is_some(), "{message}");
     }
+}
+
+#[tokio::test]
+async fn wrong_bytes_around_the_right_tar_are_refused_every_time() {
+    let image = TestImage::of(Family::Oci, "amd64", &[tar(&[("a", b"1")])], gzip);
+    let mut other = image.layers[0].clone();
+    // When it was compressed, which no tar tells.
+    other[4] ^= 1;
+    let shelf = Shelf::new();
+    write_files(&shelf.path("a"), &layout(&[("one", &image)]));
+    let blob = shelf.path("a/blobs/sha256").join(Digest::of(&image.layers[0]).hex());
+    fs::write(blob, other).expect("written");
+    let world = World::new();
+    let request = BaseRequest { directory: shelf.path(""), ..world.request("oci:a") };
+    let base = world.resolve(&request).await.expect("its documents are whole");
+    for time in ["first", "second"] {
+        let looked = base::look(&base, &world.store, &world.pipeline, &world.session).await;
+        let problem = looked.map(|layers| layers.len()).expect_err(time);
+        assert!(problem.causes()[0].starts_with("it is sha256:"), "{time}: {problem:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_archive_cannot_fill_memory_with_a_long_name() {
+    let shelf = Shelf::new();
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::GNULongName);
+    header.set_size(80 * 1024 * 1024);
+    header.set_cksum();
+    let mut file = fs::File::create(shelf.path("a.tar")).expect("made");
+    file.write_all(header.as_bytes()).expect("written");
+    // Zeros that take no place on the disk, and a member to bear the name.
+    file.seek(SeekFrom::Current(80 * 1024 * 1024)).expect("sought");
+    file.write_all(&tar(&[("a", b"1")])).expect("written");
+    let problem = shelf.refusal("oci-archive:a.tar").await;
+    assert_eq!(problem.message(), format!("could not read `{}` as a tar", shelf.path("a.tar").display()));
+    assert_eq!(problem.causes(), ["its headers are too long for an image"]);
+    assert!(problem.next_step().is_some(), "{problem:?}");
 }
 
 /// `manifest.json` of one saved image.
