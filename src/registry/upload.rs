@@ -116,8 +116,9 @@ impl Client {
                 renewals += 1;
                 continue;
             }
-            wrong_digests += usize::from(error.has_code("DIGEST_INVALID"));
-            if !(error.is_transient() || is_session_gone(&error) || wrong_digests == 1) {
+            let is_wrong = error.has_code("DIGEST_INVALID");
+            wrong_digests += usize::from(is_wrong);
+            if !(error.is_transient() || is_session_gone(&error) || is_wrong && wrong_digests == 1) {
                 return Err(error);
             }
             let now_confirmed = confirmed.load(Ordering::Relaxed);

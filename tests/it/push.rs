@@ -432,6 +432,13 @@ async fn a_registry_that_calls_right_bytes_wrong_is_believed_the_second_time() {
         assert_eq!(pushed.is_err_and(|error| error.has_code("DIGEST_INVALID")), fails);
         assert_eq!(registry.count(Method::PUT, "/uploads/"), expected);
     }
+    // What it says next is taken as if it had said nothing before.
+    let registry = open()
+        .fault(Method::PUT, "/uploads/", 0..1, Fault::Status(400, &[], WRONG))
+        .fault(Method::PUT, "/uploads/", 1..99, Fault::Status(403, &[], "{}"))
+        .start();
+    let error = push(&client(&registry), &blob).await.expect_err("refused");
+    assert_eq!((error.status(), registry.count(Method::PUT, "/uploads/")), (Some(403), 2));
 }
 
 #[tokio::test]
