@@ -38,8 +38,8 @@ impl Guard {
     /// the image, either of which the user's globs may match.
     pub(super) fn check(&self, path: &Path, below: &Path, place: &Path) -> Result<()> {
         // A secret is one under another name too.
-        let suspicion = suspicion(below).or_else(|| suspicion(place));
-        let Some(what) = suspicion.and_then(|suspicion| suspicion.confirmed(path)) else { return Ok(()) };
+        let seen = [below, place].into_iter().find_map(|name| suspicion(name)?.confirmed(path));
+        let Some(what) = seen else { return Ok(()) };
         if self.allowed.is_match(below) || self.allowed.is_match(place) {
             return Ok(());
         }
@@ -155,6 +155,22 @@ mod tests {
             let place = Path::new("var/task").join(place);
             let guard = Guard::new(&[]).expect("no patterns");
             assert_eq!(guard.check(&path, Path::new("x"), &place).is_err(), refused, "{}", place.display());
+        }
+    }
+
+    #[test]
+    fn a_file_is_judged_by_its_name_in_the_asset_and_by_its_place_in_the_image() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("file");
+        std::fs::write(&path, "-----BEGIN CERTIFICATE-----").expect("written");
+        let guard = Guard::new(&[]).expect("no patterns");
+        for (below, place, refused) in [
+            ("a", "var/task/.env", true),
+            (".env", "var/task/a", true),
+            ("a.pem", "root/.ssh/a.pem", true),
+            ("a.pem", "var/task/a.pem", false),
+        ] {
+            assert_eq!(guard.check(&path, Path::new(below), Path::new(place)).is_err(), refused, "{below} at {place}");
         }
     }
 
