@@ -210,7 +210,9 @@ impl Report {
     pub fn conclude(&self, outcome: Result<()>) -> ExitCode {
         let outcome = outcome.and_then(|()| match self.data().failed.take() {
             None => Ok(()),
-            Some(error) => Err(Problem::failed("could not write to standard output").because(error)),
+            Some(error) => Err(Problem::failed("could not write to standard output").because(error).help(
+                "the work is done, only what it prints is lost: send that where there is room, and run the command again",
+            )),
         });
         let outcome = self.hand_on(outcome);
         self.shared.talk.clear();

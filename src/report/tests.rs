@@ -447,7 +447,11 @@ impl Write for Failing {
 fn a_reader_that_left_is_no_failure_but_a_full_disk_is() {
     for (kind, stderr_text) in [
         (io::ErrorKind::BrokenPipe, ""),
-        (io::ErrorKind::StorageFull, "error: could not write to standard output\n\nCaused by:\n  no storage space\n"),
+        (
+            io::ErrorKind::StorageFull,
+            "error: could not write to standard output\n\nCaused by:\n  no storage space\n\nhelp: the work is done, only what \
+             it prints is lost: send that where there is room, and run the command again\n",
+        ),
     ] {
         let stderr = Buffer::default();
         let report = Report::new(
