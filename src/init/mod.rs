@@ -7,6 +7,7 @@
 pub mod cargo_lambda;
 pub mod find;
 
+use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -121,7 +122,7 @@ fn text(request: &InitRequest, table: &Table, found: &[Data]) -> String {
         }
     }
     for (bin, function) in &request.known.bins {
-        text += &format!("\n[{prefix}{dot}bin.{bin}]\n{}", settings(function, &request.known.function));
+        text += &format!("\n[{prefix}{dot}bin.{}]\n{}", key(bin), settings(function, &request.known.function));
     }
     text
 }
@@ -145,6 +146,12 @@ fn settings(function: &Function, others: &Function) -> String {
         text += &format!("env = {}\n", toml::Value::Table(env));
     }
     text
+}
+
+/// A key of TOML, in quotes where it must be: a dot would lead into another table.
+fn key(text: &str) -> Cow<'_, str> {
+    let is_bare = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+    if text.chars().all(is_bare) { text.into() } else { quoted(text).into() }
 }
 
 /// A string of TOML.
@@ -179,11 +186,7 @@ fn append(path: &Path, text: &str) -> Result<()> {
 
 /// `old` and, an empty line apart, `text`, whose lines end as those of `old` do.
 fn appended(old: &str, text: &str) -> String {
-    let newline = if old.lines().count() > 0 && old.split('\n').next().is_some_and(|line| line.ends_with('\r')) {
-        "\r\n"
-    } else {
-        "\n"
-    };
+    let newline = if old.split('\n').next().is_some_and(|line| line.ends_with('\r')) { "\r\n" } else { "\n" };
     let gap = match old {
         "" => "",
         old if old.ends_with('\n') => newline,

@@ -145,12 +145,15 @@ timeout = 30
 include = ["shared.txt"]
 [workspace.metadata.lambda.bin.api.deploy]
 memory = 1024
+[workspace.metadata.lambda.bin."api.v2".deploy]
+memory = 256
 "#;
     let project = Project::new(&[
         ("Cargo.toml", workspace),
         ("shared.txt", "x"),
         ("crates/api/Cargo.toml", &package("api", "[package.metadata.lambda.deploy]\ntimeout = 60\n")),
         ("crates/api/src/main.rs", "fn main() {}"),
+        ("crates/api/src/bin/api.v2.rs", "fn main() {}"),
     ]);
     succeed(&project, &["-p", "api"]);
     assert_eq!(
@@ -159,7 +162,7 @@ memory = 1024
             "memory": 512,
             "timeout": 60,
             "assets": [{"path": "../../shared.txt", "to": "shared.txt"}],
-            "bin": {"api": {"memory": 1024}},
+            "bin": {"api": {"memory": 1024}, "api.v2": {"memory": 256}},
         }),
         "a base of the package's own would hide the workspace's"
     );
