@@ -27,6 +27,17 @@ const MOST_NAMESAKES: usize = 100;
 /// A script's interpreter may be a script; Linux goes this far (`load_script`).
 const MOST_INTERPRETERS: usize = 5;
 
+/// What to do about a link to what is not in the image.
+const FOR_A_LINK: &str = "copy what the link means there, as `cp -L` does, or copy that to where it leads as well";
+/// How many words advice repeats.
+const MOST_WORDS: usize = 20;
+/// What to do about a line that no list says, where there is no shell.
+const NO_LIST: &str =
+    "write it as a list of words, in which none has a meaning for shells, or take a base that has `/bin/sh`";
+/// What a shell reads otherwise than as it stands (POSIX, Shell Command Language, 2.2).
+const OF_SHELLS: &[char] =
+    &['|', '&', ';', '<', '>', '(', ')', '$', '`', '\\', '"', '\'', '*', '?', '[', '#', '~', '%'];
+
 /// What all questions about programs need.
 struct Start<'a, 'f> {
     image: &'a ImageFacts,
@@ -51,7 +62,8 @@ pub(super) fn check<'a>(image: &'a ImageFacts, merged: &'a Merged<'a>, findings:
     };
     if starts_with_aws(image) && cmd.len() != 1 {
         let message = format!("the entry point wants exactly one argument, the handler, and CMD has {}", cmd.len());
-        let help = shell_form(&cmd).map_or_else(|| rules::CMD.fix.to_owned(), |line| list_form("CMD", line));
+        let list = shell_form(&cmd).and_then(|line| list_form("CMD", line));
+        let help = list.unwrap_or_else(|| rules::CMD.fix.to_owned());
         findings.add_with_help(rules::CMD, Place::IMAGE, message, help);
     }
     if !merged.is_whole {
@@ -83,11 +95,12 @@ impl<'a> Start<'a, '_> {
         let mut is_script = false;
         for _ in 0..MOST_INTERPRETERS {
             let Some(path) = self.find(&word) else {
-                let is_path = word.contains('/');
-                let message = format!("{why}, and {}", if is_path { "it is not there" } else { "PATH leads to none" });
-                let place = if is_path { Place::path(&word) } else { Place::IMAGE };
-                let help = self.advice(&word, is_script).unwrap_or_else(|| missing.fix.to_owned());
-                self.findings.add_with_help(missing, place, message, help);
+                let path = word.contains('/').then(|| self.absolute(&word));
+                let (what, fix) =
+                    path.as_deref().map_or(("PATH leads to none".into(), None), |path| self.instead(path));
+                let help = self.advice(&word, is_script).unwrap_or_else(|| fix.unwrap_or(missing.fix).to_owned());
+                let place = path.map_or(Place::IMAGE, |path| Place::path(&path));
+                self.findings.add_with_help(missing, place, format!("{why}, and {what}"), help);
                 return;
             };
             let Some(interpreter) = self.inspect(&path, &why) else { return };
@@ -119,7 +132,8 @@ impl<'a> Start<'a, '_> {
             words => ("ENTRYPOINT", words),
         };
         if let Some(line) = shell_form(&words).filter(|_| !is_script && words.first() == Some(&word)) {
-            return Some(format!("there is no shell in the image to read it: {}", list_form(key, line)));
+            let list = list_form(key, line).unwrap_or_else(|| NO_LIST.to_owned());
+            return Some(format!("there is no shell in the image to read it: {list}"));
         }
         match self.elsewhere(word) {
             Some(path) if is_script => Some(format!("it is at `{path}`: begin the script with `#!{path}`")),
@@ -132,15 +146,35 @@ impl<'a> Start<'a, '_> {
         }
     }
 
+    /// What is at a path where no file is, and what to do about it if that is special.
+    fn instead(&self, path: &str) -> (String, Option<&'static str>) {
+        let tree = &self.merged.tree;
+        if tree.resolve(path).is_some_and(|path| tree.is_directory(&path)) {
+            return ("it is a directory".to_owned(), None);
+        }
+        match tree.get(path.trim_matches('/')).and_then(|node| node.link.as_deref()) {
+            Some(target) => {
+                let target = target.escape_debug();
+                (format!("it is a link to `{target}`, which leads nowhere"), Some(FOR_A_LINK))
+            }
+            None => ("it is not there".to_owned(), None),
+        }
+    }
+
+    /// A path as it is meant in WORKDIR.
+    fn absolute(&self, path: &str) -> String {
+        if path.starts_with('/') {
+            return path.to_owned();
+        }
+        let directory = self.image.working_directory().trim_end_matches('/');
+        format!("{directory}/{}", path.trim_start_matches("./").trim_end_matches('/'))
+    }
+
     /// The path, without links, of a program as execvp(3) finds it.
     fn find(&self, word: &str) -> Option<String> {
         let file = |path: &str| self.merged.file(path).map(|(path, _)| path);
-        let directory = self.image.working_directory();
-        if word.starts_with('/') {
-            return file(word);
-        }
         if word.contains('/') {
-            return file(&format!("{directory}/{word}"));
+            return file(&self.absolute(word));
         }
         let path = self.image.variable("PATH").unwrap_or(DEFAULT_PATH);
         let there = || path.split(':').filter_map(|directory| file(&format!("{directory}/{word}")));
@@ -225,10 +259,15 @@ fn shell_form<'a>(words: &[&'a str]) -> Option<&'a str> {
     }
 }
 
-/// How to write the same without a shell.
-fn list_form(key: &str, line: &str) -> String {
-    let words: Vec<_> = line.split_whitespace().take(20).map(|word| format!("{word:?}")).collect();
-    format!("write it as a list, which needs none: `{key} [{}]`", words.join(", "))
+/// How to write the same without a shell, where it means the same.
+fn list_form(key: &str, line: &str) -> Option<String> {
+    let line = line.trim();
+    let words: Vec<_> = line.strip_prefix("exec ").unwrap_or(line).split_whitespace().collect();
+    if line.contains(OF_SHELLS) || words.first()?.contains('=') || words.len() > MOST_WORDS {
+        return None;
+    }
+    let words: Vec<_> = words.iter().map(|word| format!("{word:?}")).collect();
+    Some(format!("write it as a list, which needs none: `{key} [{}]`", words.join(", ")))
 }
 
 /// What to do about a program for `own` in an image for another machine.

@@ -166,7 +166,18 @@ fn replaced_links(image: &ImageFacts, findings: &mut Findings<'_>) {
             if let Some(node) = below.get(&entry.path).filter(|node| node.kind == EntryKind::Symlink) {
                 let target = node.link.as_deref().unwrap_or_default();
                 let message = format!("it replaces a link to `{}` of a lower layer", target.escape_debug());
-                findings.add(rules::REPLACED_LINK, Place::file(*number, &entry.path), message);
+                let place = Place::file(*number, &entry.path);
+                let help = below.resolve(&entry.path).map_or_else(
+                    || rules::REPLACED_LINK.fix.to_owned(),
+                    |real| {
+                        format!(
+                            "pack the files below `{}` and not `{}`",
+                            real.escape_debug(),
+                            entry.path.escape_debug()
+                        )
+                    },
+                );
+                findings.add_with_help(rules::REPLACED_LINK, place, message, help);
             }
         }
         below.stack(facts, at);

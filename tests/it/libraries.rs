@@ -7,7 +7,8 @@ use std::process::Command;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::rules::{advice, expect};
+use crate::advice::advice;
+use crate::rules::expect;
 use crate::support::project::{AMD64, elf};
 use crate::support::specimen::{Specimen, Tape};
 use crate::support::tools::{succeed, tool};

@@ -4,6 +4,7 @@
 
 mod action;
 mod actions;
+mod advice;
 mod aws;
 mod base;
 mod build;

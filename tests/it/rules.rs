@@ -342,52 +342,6 @@ fn programs_that_do_not_start() {
     });
 }
 
-/// The advice of the only finding in an image that was broken in this way.
-pub fn advice(spoil: impl FnOnce(&mut Specimen)) -> String {
-    let directory = TempDir::new().expect("a directory");
-    let mut specimen = Specimen::good();
-    spoil(&mut specimen);
-    specimen.write(&directory.path().join("image"));
-    let (findings, _) = found(&verify(directory.path(), &[]));
-    assert_eq!(findings.len(), 1, "{findings:?}");
-    findings[0]["help"].as_str().expect("advice").to_owned()
-}
-
-#[test]
-fn advice_is_about_the_image_at_hand() {
-    let start = |image: &mut Specimen, key: &str, words: &[&str]| image.config["config"] = json!({key: words});
-    let at = "it is at `/var/task/bootstrap`: name it by its whole path";
-    assert_eq!(advice(|image| start(image, "Entrypoint", &["bootstrap"])), at);
-    assert_eq!(advice(|image| start(image, "Entrypoint", &["/bootstrap"])), at);
-    assert_eq!(
-        advice(|image| start(image, "Cmd", &["/bin/sh", "-c", "/var/task/bootstrap --serve"])),
-        "there is no shell in the image to read it: write it as a list, which needs none: \
-         `CMD [\"/var/task/bootstrap\", \"--serve\"]`"
-    );
-    let other = |image: &mut Specimen, machine: u16| {
-        image.add(|tape| tape.file("var/task/own", 0o755, &elf(machine)));
-        start(image, "Entrypoint", &["/var/task/own"]);
-    };
-    let compile = "compile it for the image: `--target x86_64-unknown-linux-gnu` in Rust, `GOARCH=amd64` in Go";
-    assert_eq!(advice(|image| other(image, 243)), compile);
-    assert_eq!(
-        advice(|image| other(image, ARM64)),
-        format!("{compile}; or build the image for it: `--platform linux/arm64` of docker, podman and buildah")
-    );
-    let script = |image: &mut Specimen, line: &[u8]| {
-        image.add(|tape| tape.file("var/task/run", 0o755, line));
-        start(image, "Entrypoint", &["/var/task/run"]);
-    };
-    assert_eq!(
-        advice(|image| script(image, b"#!/bin/sh\n")),
-        "take a base that has `/bin/sh`, or start a compiled program: an empty base has neither shell nor interpreter"
-    );
-    assert_eq!(
-        advice(|image| script(image, b"#!/usr/bin/bootstrap\n")),
-        "it is at `/var/task/bootstrap`: begin the script with `#!/var/task/bootstrap`"
-    );
-}
-
 #[test]
 fn the_entry_point_of_aws_wants_a_handler_and_a_program() {
     let aws = |image: &mut Specimen, cmd: &[&str], runtime: Option<u32>| {
