@@ -118,6 +118,10 @@ impl Work<'_> {
     /// The function once it runs our code. What it was `before` the change is not an answer to it.
     async fn arrived(&self, before: Option<&Function>) -> Result<Function, Stop> {
         let Deployment { asked, image } = self.deployment;
+        let unseen = || {
+            Problem::failed(format!("function `{}` is not seen to change", asked.function))
+                .help("run this again, which goes on from here: nothing is sent twice")
+        };
         let mut other = None;
         for delay in delays(self.patience).take(MAX_LOOKS) {
             match self.at_rest(None).await? {
@@ -130,15 +134,14 @@ impl Work<'_> {
                     if function.image == Some(image.digest) {
                         return Ok(function);
                     }
-                    other = function.image;
+                    other = Some(function.image);
                 }
                 // One that was just made is not known everywhere at once.
                 None => {}
             }
-            let late = || Problem::failed(format!("function `{}` is not seen to change", asked.function));
-            self.sleep(delay, late).await?;
+            self.sleep(delay, unseen).await?;
         }
-        let runs = other.map_or_else(|| "another image".to_owned(), |digest| digest.to_string());
+        let runs = other.ok_or_else(unseen)?.map_or_else(|| "another image".to_owned(), |digest| digest.to_string());
         Err(Problem::failed(format!("function `{}` runs {runs}, and not {}", asked.function, image.digest))
             .because("Lambda took our image, and something else changed the function right after")
             .help("let only one of the two deploy the function, then run this again")

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{
     Told, asked, creating, deploy, deploy_with, is_live, live, old, patience, result, to_new, uri, wire, with_keys,
 };
-use crate::support::lambda::{FakeFunction, FakeLambda, Status};
+use crate::support::lambda::{FakeFunction, FakeLambda, Functions, Status, Twist};
 
 #[test]
 fn every_reason_to_fail_is_told_with_its_fix_and_what_ran_before_still_runs() {
@@ -78,6 +78,22 @@ fn waiting_ends_at_its_limit_and_at_a_signal() {
         };
         let (outcomes, ()) = tokio::join!(run, stop);
         assert_eq!(deploy::together(outcomes).expect_err("stopped").exit(), Exit::Terminated);
+    });
+}
+
+#[test]
+fn a_function_that_is_not_seen_to_change_is_not_said_to_run_anything() {
+    with_keys("failures::a_function_that_is_not_seen_to_change_is_not_said_to_run_anything", async || {
+        let unknown = Twist::Refuse(404, "ResourceNotFoundException", "Function not found");
+        let aws = FakeLambda::start().twist("GetFunction", 0..usize::MAX, unknown);
+        for wait in [None, Some(Duration::ZERO)] {
+            let patience = Patience { wait, ..patience() };
+            let made = deploy_with(&aws, creating("f", Release::Code), &patience, &Told::default()).await;
+            let problem = made.expect_err("nobody sees it");
+            assert_eq!((problem.message(), problem.causes()), ("function `f` is not seen to change", vec![]));
+            assert!(problem.next_step().is_some_and(|help| help.starts_with("run this again")), "{problem:?}");
+            aws.functions(|functions| *functions = Functions::default());
+        }
     });
 }
 
