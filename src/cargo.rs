@@ -143,11 +143,10 @@ pub fn build(request: &CompileRequest, session: &Session) -> Result<Vec<PathBuf>
         session.check()?;
         let failed = Problem::new(Exit::Cargo, format!("`{shown}` failed ({status})"));
         // An external subcommand may be missing, which cargo says; a crash is all that it cannot say.
-        return Err(signalled(status).unwrap_or(if status.signal().is_none() {
-            failed.already_told()
-        } else {
-            failed
-        }));
+        return Err(match status.signal() {
+            None => failed.already_told(),
+            Some(_) => signalled(status).unwrap_or_else(|| failed.help(KILLED)),
+        });
     }
     let told = told.into_iter().zip(&request.expected).zip(destinations);
     told.map(|((told, expected), destination)| place(told, &expected.bin, destination, &shown)).collect()
@@ -255,6 +254,9 @@ fn wait(child: &mut Child, session: &Session) -> Result<ExitStatus> {
         }
     }
 }
+
+/// The way on from a cargo that somebody else ended: mostly a system without memory.
+const KILLED: &str = "if the memory ran out, compile less at once with `-j 1`; the system's log says more (`dmesg`)";
 
 /// The problem of a cargo that a signal from the terminal or a supervisor ended, which then is meant for us as well.
 fn signalled(status: ExitStatus) -> Option<Problem> {

@@ -167,6 +167,15 @@ fn an_interrupt_that_only_cargo_saw_counts_as_ours() {
 }
 
 #[test]
+fn a_cargo_that_was_killed_is_an_error_with_a_way_on() {
+    let (_directory, request) = fake_cargo("kill -KILL $$");
+    let problem = build(&request, &Session::silent()).expect_err("killed");
+    assert_eq!((problem.exit(), problem.is_told()), (Exit::Cargo, false));
+    assert_eq!(problem.message(), "`cargo lambda build` failed (signal: 9 (SIGKILL))");
+    assert!(problem.next_step().is_some_and(|help| help.contains("`-j 1`")), "{problem:?}");
+}
+
+#[test]
 fn a_missing_cargo_is_named() {
     let (_directory, mut request) = fake_cargo("");
     request.cargo = "/nowhere/cargo".into();
