@@ -224,7 +224,10 @@ fn refused(variable: &str, value: &OsStr, error: &clap::Error) -> Problem {
         Some(ContextValue::Strings(valid)) if !valid.is_empty() => {
             problem.help(format!("possible values: {}", valid.join(", ")))
         }
-        _ => problem,
+        _ => {
+            let flag = variable.trim_start_matches(PREFIX).to_lowercase().replace('_', "-");
+            problem.help(format!("give it what the flag `--{flag}` takes, as `--help` tells, or unset it"))
+        }
     };
     match std::error::Error::source(error) {
         Some(cause) => problem.because(cause.to_string()),
@@ -243,7 +246,9 @@ fn contradiction(error: &clap::Error) -> Problem {
         (Some(one), Some(other)) => {
             Problem::usage(format!("{one} cannot be set together with {other}")).help("unset one of them")
         }
-        _ => Problem::usage(format!("the variables {PREFIX}* contradict each other")).because(error.to_string()),
+        _ => Problem::usage(format!("the variables {PREFIX}* contradict each other"))
+            .because(error.to_string())
+            .help("unset one of them"),
     }
 }
 

@@ -231,6 +231,9 @@ fn a_malformed_variable_is_named_with_the_reason() {
             .expect_err("the value is malformed");
         assert_eq!((problem.message(), problem.exit()), (&*format!("`{value}` is no value of {name}"), Exit::Usage));
         assert_eq!(problem.causes(), [why]);
+        let flag = name["CARGO_LAMBDA_IMAGE_".len()..].to_lowercase().replace('_', "-");
+        let help = format!("give it what the flag `--{flag}` takes, as `--help` tells, or unset it");
+        assert_eq!(problem.next_step(), Some(help.as_str()));
     }
     let problem = merge_error(&[("CARGO_LAMBDA_IMAGE_FORMAT", "tar")]);
     assert_eq!(problem.next_step(), Some("possible values: oci, docker"));
