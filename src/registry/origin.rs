@@ -53,7 +53,10 @@ impl Origin {
     /// # Errors
     /// A usage problem when `url` is no such URL.
     pub fn from_url(url: &str) -> Result<Self> {
-        let invalid = || Problem::usage(format!("`{url}` is not the address of a registry"));
+        let invalid = || {
+            Problem::usage(format!("`{url}` is not the address of a registry"))
+                .help("write the registry as `HOST` or `HOST:PORT`, with a port up to 65535")
+        };
         let mut url = Url::parse(url).map_err(|error| invalid().because(error))?;
         if !matches!(url.scheme(), "http" | "https") || !url.username().is_empty() || url.password().is_some() {
             return Err(invalid());
@@ -270,6 +273,14 @@ mod tests {
         ] {
             let origin = Origin::of(&reference.parse().expect("a reference of the table")).expect(reference);
             assert_eq!((origin.name(), origin.endpoint("").as_str()), (name, endpoint));
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_with_a_way_on() {
+        for text in ["http://localhost:99999/", "ftp://example.com/", "https://me@example.com/", "example.com"] {
+            let problem = Origin::from_url(text).expect_err(text);
+            assert!(problem.next_step().is_some_and(|help| help.contains("`HOST:PORT`")), "{problem:?}");
         }
     }
 
