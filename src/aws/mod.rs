@@ -112,7 +112,8 @@ fn check(settings: &Settings) -> Result<()> {
         let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
         if host.is_none_or(str::is_empty) {
             // Not shown: a URL may hold a password.
-            return Err(Problem::usage("`--endpoint-url` is not an `http://` or `https://` URL"));
+            return Err(Problem::usage("`--endpoint-url` is not an `http://` or `https://` URL")
+                .help("leave it out to talk to AWS itself, or write it like `http://localhost:4566`"));
         }
     }
     Ok(())
@@ -140,6 +141,7 @@ mod tests {
         ] {
             let problem = check(&settings(region, endpoint_url)).err();
             assert_eq!(problem.as_ref().map(Problem::message), expected);
+            assert!(problem.is_none_or(|problem| problem.next_step().is_some()), "{expected:?}");
         }
     }
 }
