@@ -134,6 +134,9 @@ const MOST_TEXT: usize = 128 << 20;
 /// what, and a thousand layers of zeros come to an end.
 const MOST_BYTES: u64 = 32 << 30;
 
+/// The way on from an image of too many files.
+const TOO_MANY: &str = "leave files out: no function needs that many";
+
 /// How much the layers of one image may hold, together: layers of a few kilobytes may claim millions of files.
 #[derive(Debug)]
 pub struct Allowance {
@@ -160,10 +163,11 @@ impl Allowance {
         let take = |taken: &AtomicUsize, more| taken.fetch_add(more, Ordering::Relaxed) + more;
         let (most_entries, most_text, _) = self.limits;
         if take(&self.taken.0, entries) > most_entries {
-            return Err(Problem::refused(format!("the image has more than {most_entries} entries")));
+            return Err(Problem::refused(format!("the image has more than {most_entries} entries")).help(TOO_MANY));
         }
         if take(&self.taken.1, text_bytes) > most_text {
-            return Err(Problem::refused(format!("the names in the image have more than {most_text} bytes")));
+            let message = format!("the names in the image have more than {most_text} bytes");
+            return Err(Problem::refused(message).help(TOO_MANY));
         }
         Ok(())
     }

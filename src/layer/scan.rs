@@ -382,8 +382,10 @@ mod tests {
         assert!(scan(&two).is_ok() && scan(&two).is_ok());
         let problem = scan(&two).expect_err("one too many");
         assert_eq!(problem.message(), "the image has more than 2000 entries");
+        assert!(problem.next_step().is_some(), "{problem:?}");
         let problem = scan(&Allowance::of(2000, 3999, 1 << 20)).expect_err("a byte too many");
         assert_eq!(problem.message(), "the names in the image have more than 3999 bytes");
+        assert!(problem.next_step().is_some(), "{problem:?}");
         let problem = scan(&Allowance::of(2000, 1 << 20, 511_999)).expect_err("a byte too many");
         assert_eq!(problem.message(), "the layers of the image have more than 511999 bytes, uncompressed");
         assert!(problem.next_step().is_some_and(|help| help.contains("10,737,418,240 bytes")), "{problem:?}");
