@@ -4,7 +4,6 @@
 //! from the wire to the disk through a short channel into a blocking thread; gzip layers keep every byte they have, and
 //! are unpacked only to be looked at.
 
-use std::fs::File;
 use std::io::{self, BufReader, Read, Seek as _, Write as _};
 use std::sync::Arc;
 
@@ -365,15 +364,6 @@ impl<R: Read> Read for Capped<R> {
 
 fn too_large() -> Problem {
     Problem::refused("it unpacks to more than the 10 GiB that Lambda takes").help("take a smaller base")
-}
-
-/// Opens a regular file, never through a symlink.
-pub(super) fn open_plain(path: &std::path::Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    // Without blocking, so that a FIFO under the name of a file cannot hold us up.
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let file = File::options().read(true).custom_flags(flags).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
 }
 
 #[cfg(test)]

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::document::{self, Document, Entry};
-use super::fetch::open_plain;
 use super::reference::{BaseReference, LocalReference};
 use super::remote::{MAX_CONFIG, MAX_DEPTH};
 use super::{Documents, Image, Source, docker};
@@ -22,6 +21,7 @@ use crate::oci::{Descriptor, Digest};
 use crate::platform::Architecture;
 use crate::problem::{IoContext as _, Problem, Result};
 use crate::registry::pull::MAX_MANIFEST;
+use crate::store::open_plain;
 
 /// How many links in a row are followed inside a tar.
 const MAX_LINKS: usize = 8;

@@ -180,9 +180,11 @@ impl Store {
     }
 }
 
-/// Opens a file for reading unless the last part of its path is a symlink.
-fn open_plain(path: &Path) -> std::io::Result<File> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
+/// Opens a regular file for reading, never through a symlink.
+pub(crate) fn open_plain(path: &Path) -> std::io::Result<File> {
+    // Without blocking, so that a FIFO under the name of a file cannot hold us up.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::Error::other("not a regular file")) }
 }
 
@@ -276,6 +278,21 @@ mod tests {
         assert!(!store.contains(&Descriptor { size: 4, ..descriptor(b"abc") }));
         assert!(store.blob_path(&digest).exists());
         assert!(store.contains(&descriptor(b"abc")));
+    }
+
+    #[test]
+    fn what_is_no_file_under_a_blobs_name_is_not_opened() {
+        let changes: [fn(&Path); 3] = [
+            |path| assert!(std::process::Command::new("mkfifo").arg(path).status().expect("mkfifo").success()),
+            |path| std::os::unix::fs::symlink("/dev/null", path).expect("linked"),
+            |path| fs::create_dir(path).expect("made"),
+        ];
+        for change in changes {
+            let (_directory, store) = store();
+            change(&store.blob_path(&Digest::of(b"abc")));
+            let problem = store.open_blob(&descriptor(b"abc")).expect_err("no file");
+            assert!(problem.message().starts_with("could not open blob `"), "{problem}");
+        }
     }
 
     #[test]
