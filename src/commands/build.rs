@@ -130,8 +130,11 @@ async fn make_layers(
     }
     let layers_of = |draft: &Draft| {
         let known = &made[&draft.request.compression_level];
-        let find = |spec: &LayerSpec| known.iter().find(|(made, _)| made == spec).map(|(_, layer)| layer.clone());
-        draft.base_layers.iter().cloned().chain(draft.specs.iter().filter_map(find)).collect()
+        let find = |spec: &LayerSpec| {
+            let (_, layer) = known.iter().find(|(made, _)| made == spec).expect("the specs of every draft were made");
+            layer.clone()
+        };
+        draft.base_layers.iter().cloned().chain(draft.specs.iter().map(find)).collect()
     };
     let layers = drafts.iter().map(layers_of).collect();
     Ok((drafts, layers))
