@@ -56,9 +56,7 @@ impl Pipeline {
         }
         Ok(())
     }
-}
 
-impl Pipeline {
     /// The layer that the lock tells of, if its bytes are in the store.
     pub(super) fn told_in_store(&self, spec: &LayerSpec, told: &Told, store: &Store) -> Result<Layer> {
         let Told { diff_id, digest, size, uncompressed_size } = *told;

@@ -323,7 +323,8 @@ impl<'a> Walk<'a> {
     }
 
     /// Refuses a file that could not be read later, when the layers before it are made already. Nothing is opened: a
-    /// build in which nothing changed reads no asset. Of what everybody may read nothing is asked: most files are such, and there may be many.
+    /// build in which nothing changed reads no asset. Of what everybody may read nothing is asked: most files are such,
+    /// and there may be many.
     fn readable(path: &Path, metadata: &Metadata) -> Result<()> {
         const EVERYBODY: u32 = 0o444;
         if metadata.permissions().mode() & EVERYBODY == EVERYBODY {
