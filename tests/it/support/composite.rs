@@ -1,5 +1,6 @@
-//! `action.yml` as a runner of GitHub Actions carries it out: each step in a bash of its own, started as the runner starts it, with
-//! the files and variables that it sets. The steps are read out of the file, so that nothing else is tested.
+//! `action.yml` as a runner of GitHub Actions carries it out: each step in a bash of its own, started as the runner
+//! starts it, with the files and variables that it sets. The steps are read out of the file, so that nothing else is
+//! tested.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
