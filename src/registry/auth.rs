@@ -157,8 +157,8 @@ impl Authority {
     fn challenge(&self, headers: &HeaderMap) -> Option<Scheme> {
         let mut found = None;
         for value in headers.get_all(WWW_AUTHENTICATE) {
-            let challenges = value.to_str().ok()?;
-            for challenge in ChallengeParser::new(challenges).map_while(Result::ok) {
+            let challenges = ascii(value.as_bytes());
+            for challenge in ChallengeParser::new(&challenges).map_while(Result::ok) {
                 let parameter = |name: &str| {
                     let mut parameters = challenge.params.iter();
                     parameters.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_unescaped())
@@ -258,6 +258,12 @@ impl Authority {
             self.session.emit(&Event::SecretLearned { secret: Hidden::new(secret.expose()) });
         }
     }
+}
+
+/// A header's value in ASCII: the realm of a login is for people, and may be in their language.
+fn ascii(value: &[u8]) -> String {
+    let escaped = |&byte: &u8| if byte.is_ascii() { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    value.iter().map(escaped).collect()
 }
 
 /// Whether the token server refused the login rather than the request.
@@ -377,13 +383,15 @@ fn parse(body: &[u8], now: Instant) -> Result<Token, Problem> {
 
 #[cfg(test)]
 mod tests {
+    use reqwest::header::HeaderValue;
+
     use super::*;
 
     fn challenge(values: &[&str]) -> Option<Scheme> {
         let origin = Origin::from_url("https://example.com").expect("an origin");
         let mut headers = HeaderMap::new();
         for value in values {
-            headers.append(WWW_AUTHENTICATE, value.parse().expect("a header value"));
+            headers.append(WWW_AUTHENTICATE, HeaderValue::from_bytes(value.as_bytes()).expect("a header value"));
         }
         Authority::new(origin, CredentialSource::Anonymous, Session::silent()).challenge(&headers)
     }
@@ -407,6 +415,8 @@ mod tests {
             (&["BEARER Realm=\"https://a.io/t\""], bearer("https://a.io/t", None)),
             (&["Basic realm=\"x\", Bearer realm=\"https://a.io/t\""], bearer("https://a.io/t", None)),
             (&["Basic realm=\"x\"", "Bearer realm=\"https://a.io/t\""], bearer("https://a.io/t", None)),
+            (&["Basic realm=\"dépôt\""], Some(Scheme::Basic)),
+            (&["Negotiate é", "Bearer realm=\"https://a.io/t\""], bearer("https://a.io/t", None)),
             (&["Bearer realm=\"not a URL\""], None),
             (&["Bearer realm=\"https://a.io"], None),
         ] {
