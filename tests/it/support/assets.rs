@@ -54,6 +54,19 @@ pub(crate) fn fixed_tree() -> Vec<(PathBuf, Member)> {
         ("empty".into(), File(Vec::new())),
         ("empty-directory".into(), Directory),
         ("link".into(), Link("text.txt")),
+        // The longest target that a header holds, and one byte more.
+        (
+            "link-100".into(),
+            Link(
+                "././././././././././././././././././././././././././././././././././././././././././././././text.txt",
+            ),
+        ),
+        (
+            "link-101".into(),
+            Link(
+                "././././././././././././././././././././././././././././././././././././././././././././././/text.txt",
+            ),
+        ),
         ("noise.bin".into(), File(noise(1, 2_500_000))),
         (PathBuf::from(&a), Directory),
         (Path::new(&a).join(&b), Directory),
