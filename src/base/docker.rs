@@ -79,7 +79,9 @@ pub(super) fn documents(files: &Files, local: &LocalReference, what: &str) -> Re
         let message = format!("the config of {what} is damaged: expected {expected}, found {found}");
         return Err(Problem::failed(message).help(document::REMAKE));
     }
-    Ok((config_bytes, image.layers.clone().unwrap_or_default()))
+    let layers = image.layers.clone().unwrap_or_default();
+    document::refuse_layers(layers.len(), what)?;
+    Ok((config_bytes, layers))
 }
 
 fn pick<'a>(images: &'a [Saved], local: &LocalReference, what: &str) -> Result<&'a Saved> {

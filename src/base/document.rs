@@ -217,6 +217,21 @@ fn values_at_most(json: &[u8]) -> usize {
     count + 1
 }
 
+/// Each layer costs memory and a look, whoever the image is for, and no image has so many.
+const MOST_LAYERS: usize = 1000;
+
+/// That an image has too many layers to be looked at.
+///
+/// # Errors
+/// Of class refused when it has.
+pub(super) fn refuse_layers(count: usize, what: &str) -> Result<()> {
+    if count <= MOST_LAYERS {
+        return Ok(());
+    }
+    Err(Problem::refused(format!("{what} has more than {MOST_LAYERS} layers"))
+        .help("Lambda takes a manifest of some hundred; build it anew with fewer"))
+}
+
 /// The way on from an image that contradicts itself.
 pub(super) const REMAKE: &str =
     "the tool that made it wrote it wrong, or somebody changed it since: make or fetch it again";

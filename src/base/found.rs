@@ -22,9 +22,6 @@ use crate::registry::origin::Origin;
 use crate::registry::pull::{MAX_MANIFEST, Selector};
 use crate::registry::{Client, Patience};
 
-/// No image has so many layers, and each costs memory.
-const MOST_LAYERS: usize = 1000;
-
 /// The annotation that names an image in a layout.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
@@ -156,10 +153,7 @@ fn step(document: Document, architecture: Option<Architecture>, what: &str) -> R
             Ok(Step::Down(chosen, IndexFacts { digest, platforms, attestations: attestations.len() }))
         }
         Raw { config: Some(config), layers: Some(layers), media_type, .. } => {
-            if layers.len() > MOST_LAYERS {
-                return Err(Problem::refused(format!("{what} has more than {MOST_LAYERS} layers"))
-                    .help("Lambda takes a manifest of some hundred; build it anew with fewer"));
-            }
+            document::refuse_layers(layers.len(), what)?;
             let config = config.descriptor();
             let config_media_type = config.media_type.clone();
             let layers = layers.iter().map(|entry| Described {

@@ -32,6 +32,9 @@ const AT_ONCE: usize = 4;
 /// How many pieces may wait between wire and reader.
 const WAITING_PIECES: usize = 16;
 
+/// The way on from a layer that is malformed.
+const UNREADABLE: &str = "push or save the image again";
+
 /// Which image is to be read.
 #[derive(Debug, Clone)]
 pub struct InspectRequest {
@@ -198,6 +201,8 @@ fn damaged_unless_stopped(scanned: Result<Content>) -> Result<Content> {
     match scanned {
         Err(problem) if matches!(problem.exit(), Exit::Interrupted | Exit::Terminated) => Err(problem),
         Err(problem) => {
+            // Of the bytes, not of reading them: nothing here is a disk's fault but what the system says is.
+            let problem = problem.or_help(UNREADABLE);
             let all: Vec<_> = std::iter::once(problem.message().to_owned()).chain(problem.causes()).collect();
             Ok(Content::Damaged { why: all.join(": "), help: problem.next_step().map(str::to_owned) })
         }

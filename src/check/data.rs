@@ -2,7 +2,7 @@
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
-use super::findings::{Findings, Place};
+use super::findings::{Findings, Place, shown};
 use super::image::ImageFacts;
 use super::merged::Merged;
 use super::rules;
@@ -46,8 +46,7 @@ pub(super) fn check(image: &ImageFacts, merged: &Merged<'_>, findings: &mut Find
     for (name, value) in image.variables() {
         let is_read_only = value.starts_with('/') && !is_below(value.trim_start_matches('/'), "tmp");
         if PLACES_TO_WRITE.contains(&name) && is_read_only {
-            let shown: String = value.chars().take(200).collect();
-            findings.add(rules::WRITABLE, Place::IMAGE, format!("{name} is `{}`", shown.escape_debug()));
+            findings.add(rules::WRITABLE, Place::IMAGE, format!("{name} is `{}`", shown(value)));
         }
     }
 }

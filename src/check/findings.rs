@@ -10,6 +10,18 @@ use crate::problem::{Problem, Result};
 /// How many findings of one rule in one layer are listed: a hostile layer has a million.
 const LISTED: usize = 10;
 
+/// How many characters are repeated of what an image says: a link's target may be a megabyte of anything.
+const SHOWN: usize = 200;
+
+/// A name or a value of an image's, as messages repeat it.
+pub(super) fn shown(text: &str) -> String {
+    let mut shown = text.chars().take(SHOWN).collect::<String>().escape_debug().to_string();
+    if text.chars().nth(SHOWN).is_some() {
+        shown.push('\u{2026}');
+    }
+    shown
+}
+
 /// What the user wants of the rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Options {

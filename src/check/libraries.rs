@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
-use super::findings::{Findings, Place};
+use super::findings::{Findings, Place, shown};
 use super::image::ImageFacts;
 use super::merged::Merged;
 use super::rules;
@@ -230,7 +230,7 @@ pub(super) fn programs(programs: &[(String, &ElfFacts)], surroundings: &Surround
                     let is_built_in = surroundings.has_musl && is_of_musl(name);
                     if is_first && !is_built_in && !surroundings.listed.contains(name.as_str()) {
                         let by = if path == *program { String::new() } else { format!(", which `/{program}` loads") };
-                        let message = format!("it needs `{}`, which the loader does not find{by}", name.escape_debug());
+                        let message = format!("it needs `{}`, which the loader does not find{by}", shown(name));
                         let place = surroundings.merged.place(&path);
                         findings.add_with_help(rules::LIBRARY, place, message, library_advice(name, surroundings));
                     }
@@ -261,7 +261,7 @@ fn library_advice(name: &str, surroundings: &Surroundings<'_>) -> String {
     let mut files = surroundings.merged.tree.nodes().map(|(path, _)| path);
     match files.find_map(|path| path.strip_suffix(name)?.strip_suffix('/')) {
         Some(directory) => {
-            let directory = directory.escape_debug();
+            let directory = shown(directory);
             format!(
                 "it is in `/{directory}`: name that in the variable LD_LIBRARY_PATH, or link with `-Wl,-rpath,/{directory}`"
             )

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::findings::{Findings, Place};
+use super::findings::{Findings, Place, shown};
 use super::image::{Content, ImageFacts, LayerSource, ManifestFacts};
 use super::rules;
 use crate::oci::{DiffId, media_type};
@@ -28,6 +28,9 @@ pub(super) fn check(image: &ImageFacts, findings: &mut Findings<'_>) {
     index(image, findings);
     if let Some(manifest) = &image.manifest {
         manifest_itself(image, manifest, findings);
+    }
+    if image.layers.len() > MOST_LAYERS {
+        findings.add(rules::LAYERS, Place::IMAGE, format!("the image has {} layers", image.layers.len()));
     }
     for (number, layer) in image.layers.iter().enumerate() {
         layer_as_described(number, layer, findings);
@@ -89,14 +92,6 @@ fn manifest_itself(image: &ImageFacts, manifest: &ManifestFacts, findings: &mut 
         let (size, layers) = (manifest.size_bytes, image.layers.len());
         findings.add(rules::MANIFEST_SIZE, Place::IMAGE, format!("the manifest of {layers} layers has {size} bytes"));
     }
-    if image.layers.len() > MOST_LAYERS {
-        findings.add(rules::LAYERS, Place::IMAGE, format!("the image has {} layers", image.layers.len()));
-    }
-}
-
-/// A foreign type may be a long one, of anything.
-fn shown(media_type: &str) -> String {
-    media_type.chars().take(120).collect::<String>().escape_debug().to_string()
 }
 
 fn family_of_layer(media_type: &str) -> Option<Family> {
@@ -139,7 +134,7 @@ fn platform(image: &ImageFacts, findings: &mut Findings<'_>) {
     if image.word("os") != "linux" || Architecture::from_oci(image.word("architecture")).is_none() {
         let message = match (image.word("os"), image.word("architecture")) {
             ("", "") => "the config says no platform".to_owned(),
-            _ => format!("the config says `{}`", image.platform().escape_debug()),
+            _ => format!("the config says `{}`", shown(&image.platform())),
         };
         findings.add(rules::PLATFORM, Place::IMAGE, message);
     }

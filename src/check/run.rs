@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use super::binary::machine_name;
-use super::findings::{Findings, Place};
+use super::findings::{Findings, Place, shown};
 use super::image::ImageFacts;
 use super::libraries::{self, Surroundings};
 use super::merged::Merged;
@@ -72,7 +72,7 @@ pub(super) fn check<'a>(image: &'a ImageFacts, merged: &'a Merged<'a>, findings:
     }
     let mut start = Start { image, merged, findings, programs: Vec::new(), stranded: HashSet::new() };
     let what = if entrypoint.is_empty() { "CMD" } else { "ENTRYPOINT" };
-    start.program(program, &format!("{what} starts `{}`", program.escape_debug()), rules::MISSING);
+    start.program(program, &format!("{what} starts `{}`", shown(program)), rules::MISSING);
     if starts_with_aws(image) {
         let directory = image.variable("LAMBDA_RUNTIME_DIR").unwrap_or(RUNTIME_DIRECTORY).trim_end_matches('/');
         let bootstrap = format!("{directory}/bootstrap");
@@ -111,7 +111,7 @@ impl<'a> Start<'a, '_> {
                 self.findings.add(rules::NOT_A_PROGRAM, self.merged.place(&path), message);
                 return;
             }
-            why = format!("`/{path}` is a script for `{}`", interpreter.escape_debug());
+            why = format!("`/{path}` is a script for `{}`", shown(&interpreter));
             missing = rules::MISSING;
             is_script = true;
             // What `env` starts is found by PATH, unless it has options and variables to set first.
@@ -140,7 +140,7 @@ impl<'a> Start<'a, '_> {
             Some(path) => Some(format!("it is at `{path}`: name it by its whole path")),
             None if is_script => Some(format!(
                 "take a base that has `{}`, or start a compiled program: an empty base has neither shell nor interpreter",
-                word.escape_debug()
+                shown(word)
             )),
             None => None,
         }
@@ -153,10 +153,7 @@ impl<'a> Start<'a, '_> {
             return ("it is a directory".to_owned(), None);
         }
         match tree.get(path.trim_matches('/')).and_then(|node| node.link.as_deref()) {
-            Some(target) => {
-                let target = target.escape_debug();
-                (format!("it is a link to `{target}`, which leads nowhere"), Some(FOR_A_LINK))
-            }
+            Some(target) => (format!("it is a link to `{}`, which leads nowhere", shown(target)), Some(FOR_A_LINK)),
             None => ("it is not there".to_owned(), None),
         }
     }
@@ -224,12 +221,12 @@ impl<'a> Start<'a, '_> {
         }
         let Some(loader) = &elf.interpreter else { return };
         if self.merged.file(loader).is_none() {
-            let message = format!("{why}; it asks for `{}`, which is not there", loader.escape_debug());
+            let message = format!("{why}; it asks for `{}`, which is not there", shown(loader));
             let elsewhere = self.elsewhere(loader);
             let help = match &elsewhere {
                 Some(path) => format!(
                     "it is at `{path}`: let `{}` be a link that leads there; a later layer may have put a directory in its place",
-                    loader.rsplit_once('/').map_or("/", |(directory, _)| directory).escape_debug()
+                    shown(loader.rsplit_once('/').map_or("/", |(directory, _)| directory))
                 ),
                 None => loader_advice(elf, loader),
             };

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::findings::{Findings, Place};
+use super::findings::{Findings, Place, shown};
 use super::image::{Content, ImageFacts, LayerSource};
 use super::merged::Merged;
 use super::rules::{self, Rule};
@@ -112,8 +112,7 @@ fn parents(path: &str) -> impl Iterator<Item = &str> {
 }
 
 fn written_name(entry: &EntryFacts, written: &str, number: usize, findings: &mut Findings<'_>) {
-    let shown: String = written.chars().take(200).collect();
-    let message = format!("its name in the tar is `{}`", shown.escape_debug());
+    let message = format!("its name in the tar is `{}`", shown(written));
     let rule = if written.split('/').any(|part| part == "..") { rules::ESCAPE } else { rules::ABSOLUTE };
     findings.add(rule, Place::file(number, &entry.path), message);
 }
@@ -128,8 +127,7 @@ fn hardlink(entry: &EntryFacts, seen: &HashMap<&str, EntryKind>, own: &Own<'_>) 
     if is_there && is_the_systems && !own.has(&entry.path) {
         return None;
     }
-    let shown: String = target.chars().take(200).collect();
-    let message = format!("it is a hard link to `/{}`", shown.escape_debug());
+    let message = format!("it is a hard link to `/{}`", shown(target));
     Some((if is_there { rules::HARDLINK } else { rules::DANGLING }, message))
 }
 
@@ -165,17 +163,11 @@ fn replaced_links(image: &ImageFacts, findings: &mut Findings<'_>) {
         for entry in facts.entries.iter().filter(is_suspect) {
             if let Some(node) = below.get(&entry.path).filter(|node| node.kind == EntryKind::Symlink) {
                 let target = node.link.as_deref().unwrap_or_default();
-                let message = format!("it replaces a link to `{}` of a lower layer", target.escape_debug());
+                let message = format!("it replaces a link to `{}` of a lower layer", shown(target));
                 let place = Place::file(*number, &entry.path);
                 let help = below.resolve(&entry.path).map_or_else(
                     || rules::REPLACED_LINK.fix.to_owned(),
-                    |real| {
-                        format!(
-                            "pack the files below `{}` and not `{}`",
-                            real.escape_debug(),
-                            entry.path.escape_debug()
-                        )
-                    },
+                    |real| format!("pack the files below `{}` and not `{}`", shown(&real), shown(&entry.path)),
                 );
                 findings.add_with_help(rules::REPLACED_LINK, place, message, help);
             }

@@ -1,6 +1,7 @@
 //! What a person is told to do about an image that does not start: it has to be right for that image.
 
 use serde_json::{Value, json};
+use tar::EntryType;
 use tempfile::TempDir;
 
 use crate::rules::{found, verify};
@@ -120,4 +121,40 @@ fn a_directory_in_the_place_of_a_link_is_to_be_packed_where_that_leads() {
         });
         assert_eq!(help, format!("pack the files below `{leads_to}` and not `{link}`"));
     }
+}
+
+#[test]
+fn a_layer_that_cannot_be_read_is_to_be_made_again_or_made_smaller() {
+    let broken = |tar: Vec<u8>| {
+        let directory = TempDir::new().expect("a directory");
+        let mut specimen = Specimen::good();
+        specimen.tars.push(tar);
+        specimen.write(&directory.path().join("image"));
+        let (findings, _) = found(&verify(directory.path(), &["--allow", "L051"]));
+        let [finding] = findings.try_into().expect("one finding");
+        assert_eq!(finding["code"], "L017");
+        finding["help"].as_str().expect("advice").to_owned()
+    };
+    let again = "push or save the image again";
+    assert_eq!(broken(Tape::default().directories(&["a", "b"]).end()[..700].to_vec()), again);
+    assert_eq!(broken(Tape::default().file("a", 0o644, &[1; 5000]).end()[..2000].to_vec()), again);
+    let many = Tape::default().file("a", 0o644, b"").end()[..512].repeat(1_000_001);
+    assert_eq!(broken(many), "leave files out: no function needs that many");
+}
+
+#[test]
+fn what_an_image_says_at_length_is_cut_short() {
+    let long = "/x".repeat(300_000);
+    let record = format!(" linkpath={long}\n");
+    let record = format!("{}{record}", record.len() + 6);
+    let links = |tape: Tape| {
+        let tape = tape.entry(EntryType::XHeader, "x", 0o644, record.as_bytes(), "");
+        tape.symlink("var/task/run", "x")
+    };
+    let finding = finding(|image| {
+        image.add(links);
+        start(image, "Entrypoint", &["/var/task/run"]);
+    });
+    let message = finding["message"].as_str().expect("a message");
+    assert!(message.len() < 300 && message.contains("/x/x\u{2026}`, which leads nowhere"), "{message}");
 }

@@ -1,6 +1,8 @@
 //! Images that claim or unpack to far more than they weigh: verified within bounds of memory, and with an answer.
 
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{Seek as _, SeekFrom, Write as _};
+use std::path::Path;
 
 use cargo_lambda_image::oci::{Digest, media_type};
 use flate2::Compression;
@@ -11,7 +13,8 @@ use tempfile::TempDir;
 
 use crate::support::images::{Family, descriptor, manifest};
 use crate::support::program::{Outcome, Program};
-use crate::support::project::write_layout;
+use crate::support::project::{AMD64, elf, write_layout};
+use crate::support::specimen::Tape;
 use crate::verdicts::findings;
 
 /// What the program may have in memory at any of these, in KiB: a million entries weigh most.
@@ -131,4 +134,63 @@ fn what_claims_too_much_is_answered_within_bounds() {
         assert!(outcome.stdout.contains(said), "{name}: {}", outcome.stdout);
         assert!(peak_kib < MOST_MEMORY, "{name}: {peak_kib} KiB");
     }
+}
+
+/// Writes pieces of an archive, each with as many bytes behind it that take no room on disk.
+fn write(path: &Path, pieces: &[(Vec<u8>, i64)]) {
+    let mut file = File::create(path).expect("made");
+    let mut end = 0;
+    for (bytes, nothing) in pieces {
+        file.write_all(bytes).expect("written");
+        end = file.seek(SeekFrom::Current(*nothing)).expect("moved");
+    }
+    file.set_len(end + 1024).expect("ended");
+}
+
+#[test]
+fn archives_that_claim_too_much_are_answered_within_bounds() {
+    let claim = |kind: EntryType, size: u32| (header(kind, "x", size.into()), size.into());
+    let names = [claim(EntryType::GNULongName, 512 << 10), (header(EntryType::Regular, "f", 0), 0)];
+    let directory = TempDir::new().expect("a directory");
+    let path = directory.path().join("image.tar");
+    for (name, pieces) in [
+        ("a long name", vec![claim(EntryType::GNULongName, 1 << 30)]),
+        ("a long link", vec![claim(EntryType::GNULongLink, 1 << 30)]),
+        ("PAX records", vec![claim(EntryType::XHeader, 1 << 30)]),
+        ("long names", std::iter::repeat_n(names, 1000).flatten().collect()),
+    ] {
+        write(&path, &pieces);
+        for form in ["docker-archive", "oci-archive"] {
+            let ended = Program::verify(directory.path()).arg(format!("{form}:image.tar")).watched();
+            assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{name}: {}", ended.stderr);
+            for said in ["/image.tar` as a tar", "headers are too long for an image", "\nhelp: give a whole archive"] {
+                assert!(ended.stderr.contains(said), "{name}, {form}: no `{said}` in {}", ended.stderr);
+            }
+            assert!(ended.peak_kib < 200 << 10, "{name}, {form}: {} KiB", ended.peak_kib);
+        }
+    }
+}
+
+#[test]
+fn a_saved_image_has_as_many_layers_as_any_other_may_have() {
+    let directory = TempDir::new().expect("a directory");
+    let layer = Tape::default().file("a", 0o755, &elf(AMD64)).end();
+    let verify = |count: usize| {
+        let config = json!({"architecture": "amd64", "os": "linux", "config": {"Entrypoint": ["/a"]},
+            "rootfs": {"type": "layers", "diff_ids": vec![Digest::of(&layer); count]}});
+        let manifest = json!([{"Config": "config.json", "RepoTags": ["a:1"], "Layers": vec!["layer.tar"; count]}]);
+        let mut archive = Tape::default();
+        for (name, content) in [("config.json", config.to_string()), ("manifest.json", manifest.to_string())] {
+            archive = archive.file(name, 0o644, content.as_bytes());
+        }
+        let archive = archive.file("layer.tar", 0o644, &layer).end();
+        std::fs::write(directory.path().join("image.tar"), archive).expect("written");
+        Program::verify(directory.path()).args(["docker-archive:image.tar", "--message-format", "json"]).run()
+    };
+    assert_eq!(findings(&verify(127)), [""; 0]);
+    let outcome = verify(1000);
+    assert_eq!((findings(&outcome), outcome.code), (vec!["L011 warning -".to_owned()], 0), "{}", outcome.stderr);
+    let outcome = verify(1001);
+    assert_eq!((findings(&outcome), outcome.code), (Vec::new(), 3), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("has more than 1000 layers"), "{}", outcome.stderr);
 }
