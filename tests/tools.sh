@@ -63,6 +63,7 @@ need curl curl
 need docker docker.io
 need dockerd docker.io
 need docker-registry docker-registry
+need faketime faketime
 need fish fish
 need git git
 need ip iproute2

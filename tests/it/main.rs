@@ -10,6 +10,7 @@ mod base;
 mod build;
 mod builders;
 mod cli;
+mod clock;
 mod config;
 mod crash;
 mod damage;
