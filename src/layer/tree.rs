@@ -21,6 +21,8 @@ pub fn is_lambdas_own(path: &Path) -> bool {
 #[derive(Debug, Default, Clone)]
 pub struct Tree {
     nodes: BTreeMap<String, Node>,
+    /// How often links were followed to where an entry belongs.
+    ways: usize,
 }
 
 /// One path of a [`Tree`].
@@ -56,6 +58,10 @@ const MOST_LINKS: usize = 40;
 /// image has a million files.
 const MOST_PARTS: usize = 1024;
 
+/// For how many directories below links it is asked where entries belong; what is in more stays at its own path. Real
+/// images have a few, and each may be as long a way as [`MOST_PARTS`].
+const MOST_WAYS: usize = 50_000;
+
 /// How many directories above one entry are looked at for links.
 const MOST_PARENTS: usize = 256;
 
@@ -77,19 +83,20 @@ impl Tree {
             self.white_out(&entry.path);
         }
         // Entries of one directory follow one another, and few are below a link.
-        let mut without_links = None;
+        let mut known: Option<(&str, Option<String>)> = None;
         for entry in &layer.entries {
             let name = name_of(&entry.path);
             if entry.path.is_empty() || name.starts_with(".wh.") {
                 continue;
             }
             let parent = parent_of(&entry.path);
-            if without_links != Some(parent) {
-                without_links = (!self.is_below_a_link(&entry.path)).then_some(parent);
-            }
-            let path = if without_links.is_some() { None } else { self.through_links(&entry.path) };
-            if self.add(entry, path, number) {
-                without_links = None;
+            let (_, leads_to) = match known.take() {
+                Some(known) if known.0 == parent => known,
+                _ => (parent, self.directory_through_links(&entry.path)),
+            };
+            let path = leads_to.as_deref().map(|directory| join(directory, name));
+            if !self.add(entry, path, number) {
+                known = Some((parent, leads_to));
             }
         }
     }
@@ -191,12 +198,12 @@ impl Tree {
 
     fn white_out(&mut self, path: &str) {
         let Some(hidden) = name_of(path).strip_prefix(".wh.").filter(|hidden| !hidden.is_empty()) else { return };
-        let through = self.is_below_a_link(path).then(|| self.through_links(path)).flatten();
-        let parent = parent_of(through.as_deref().unwrap_or(path));
+        let through = self.directory_through_links(path);
+        let parent = through.as_deref().unwrap_or_else(|| parent_of(path));
         if hidden == ".wh..opq" {
             self.remove_below(parent);
         } else {
-            let hidden = if parent.is_empty() { hidden.to_owned() } else { format!("{parent}/{hidden}") };
+            let hidden = join(parent, hidden);
             self.nodes.remove(&hidden);
             self.remove_below(&hidden);
         }
@@ -209,7 +216,7 @@ impl Tree {
         let EntryFacts { kind, mode, size, ref link, .. } = *entry;
         let mut node = Node { kind, mode, size, link: link.clone(), layer, content };
         if kind == EntryKind::Hardlink
-            && let Some(target) = self.resolve_parent(link.as_deref().unwrap_or_default())
+            && let Some(target) = self.linked_path(link.as_deref().unwrap_or_default())
             && let Some(linked) = self.get(&target)
         {
             let content = self.content(&target).map(|(layer, path)| Box::new((layer, path.to_owned())));
@@ -228,17 +235,23 @@ impl Tree {
         parents.any(|parent| self.get(parent).is_some_and(|node| node.kind == EntryKind::Symlink))
     }
 
-    /// Where unpackers write `path`: they follow links to the directories above it, within the image. `None` where those
-    /// lead nowhere.
-    fn through_links(&self, path: &str) -> Option<String> {
-        let parent = self.resolve(parent_of(path))?;
-        Some(if parent.is_empty() { name_of(path).to_owned() } else { format!("{parent}/{}", name_of(path)) })
+    /// The directory into which unpackers write `path`, where that is below a link: they follow those above it, within
+    /// the image. `None` where they lead nowhere.
+    fn directory_through_links(&mut self, path: &str) -> Option<String> {
+        if !self.is_below_a_link(path) || self.ways == MOST_WAYS {
+            return None;
+        }
+        self.ways += 1;
+        self.resolve(parent_of(path))
     }
 
-    /// The path of what a hard link names, which may be a link itself.
-    fn resolve_parent(&self, path: &str) -> Option<String> {
+    /// The path of what a hard link names, which may be below a link itself.
+    fn linked_path(&mut self, path: &str) -> Option<String> {
         let path = path.trim_start_matches("./").trim_matches('/');
-        if self.get(path).is_some() { Some(path.to_owned()) } else { self.through_links(path) }
+        if self.get(path).is_some() {
+            return Some(path.to_owned());
+        }
+        self.directory_through_links(path).map(|directory| join(&directory, name_of(path)))
     }
 
     fn remove_below(&mut self, path: &str) {
@@ -257,6 +270,10 @@ impl Tree {
 
 fn name_of(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
+}
+
+fn join(directory: &str, name: &str) -> String {
+    if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") }
 }
 
 fn parent_of(path: &str) -> &str {
@@ -348,6 +365,23 @@ mod tests {
         assert_eq!(tree.resolve("lib64/b.so").as_deref(), Some("usr/lib64/b.so"));
         assert_eq!(tree.content("usr/lib64/b.so"), Some((1, "lib64/b.so")));
         assert_eq!(tree.content("usr/lib64"), Some((0, "usr/lib64")));
+    }
+
+    #[test]
+    fn links_are_followed_to_a_number_of_directories_that_is_bounded() {
+        use EntryKind::{Directory, File, Symlink};
+        let directories = (0..=MOST_WAYS).map(|number| (format!("d/{number}"), Directory));
+        let files = (0..=MOST_WAYS).flat_map(|number| ["a", "b"].map(|name| (format!("l/{number}/{name}"), File)));
+        let all: Vec<_> = directories.chain([("l".to_owned(), Symlink)]).chain(files).collect();
+        let all: Vec<_> = all.iter().map(|(path, kind)| (path.as_str(), *kind)).collect();
+        let mut facts = layer(&all);
+        facts.entries[MOST_WAYS + 1].link = Some("d".into());
+        let tree = Tree::merge([&facts]);
+        let (within, beyond) = (MOST_WAYS - 1, MOST_WAYS);
+        for path in [format!("d/{within}/a"), format!("d/{within}/b"), format!("l/{beyond}/a")] {
+            assert!(tree.get(&path).is_some(), "{path}");
+        }
+        assert_eq!(tree.get(&format!("d/{beyond}/a")), None);
     }
 
     #[test]
