@@ -16,6 +16,7 @@ use crate::support::hello::{self, testdata};
 use crate::support::images::{Family, noise};
 use crate::support::lambda_base::{self, LambdaBase};
 use crate::support::program::{Program, blob, json};
+use crate::support::project::{ARM64, elf};
 use crate::support::tools::{succeed, target_directory, tool};
 
 /// A project without Cargo, its base, and a place for what it becomes.
@@ -256,34 +257,10 @@ fn two_binaries_share_the_layer_of_their_asset() {
     assert_eq!(build().args(["--bin", "longest"]).succeed(), digests[1..], "one of them alone is the same image");
 }
 
-/// The headers of a program of an ELF machine that needs nothing and does nothing.
-fn static_binary(machine: u16) -> Vec<u8> {
-    let mut bytes = b"\x7fELF\x02\x01\x01".to_vec();
-    bytes.resize(16, 0);
-    for half in [2, machine] {
-        bytes.extend(u16::to_le_bytes(half));
-    }
-    bytes.extend(u32::to_le_bytes(1));
-    for word in [0x40_0078_u64, 64, 0] {
-        bytes.extend(word.to_le_bytes());
-    }
-    bytes.extend(u32::to_le_bytes(0));
-    for half in [64_u16, 56, 1, 64, 0, 0] {
-        bytes.extend(half.to_le_bytes());
-    }
-    // One segment, loaded and executable: the file itself.
-    bytes.extend([1_u32, 5].iter().flat_map(|word| word.to_le_bytes()));
-    for word in [0_u64, 0x40_0000, 0x40_0000, 120, 120, 0x1000] {
-        bytes.extend(word.to_le_bytes());
-    }
-    bytes
-}
-
 #[test]
 fn an_arm64_binary_finds_its_platform_of_the_base() {
-    const AARCH64: u16 = 183;
     let project = Project::new(Family::Docker);
-    project.write("bootstrap", &static_binary(AARCH64), 0o755);
+    project.write("bootstrap", &elf(ARM64), 0o755);
     let build = Program::build(&project.path("site")).args(["--name", "arm", "--handler", "get", "--binary-path"]);
     let digest = build.arg(project.path("bootstrap")).env("HOME", project.directory.path()).succeed()[0];
 
@@ -301,7 +278,7 @@ fn an_arm64_binary_finds_its_platform_of_the_base() {
 
     let root = unpack(&project.layout(), "arm", &project.path("bundle"));
     let binary = fs::read(root.join("var/runtime/bootstrap")).expect("the binary where the runtime looks");
-    assert_eq!(binary, static_binary(AARCH64));
+    assert_eq!(binary, elf(ARM64));
 }
 
 #[test]

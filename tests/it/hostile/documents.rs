@@ -185,8 +185,7 @@ fn a_layers_names_touch_nothing() {
     assert!(!Path::new("/owned").exists());
 }
 
-/// A gzip blob that unpacks to `count` MiB, with an honest diff-id when `honest`: members one after the other are one
-/// stream.
+/// A gzip blob that unpacks to `head` and `count` MiB of zeros: members one after the other are one stream.
 fn bomb(count: usize, head: &[u8]) -> Vec<u8> {
     [gzip(head), gzip(&vec![0; 1024 * 1024]).repeat(count)].concat()
 }
