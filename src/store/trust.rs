@@ -63,7 +63,9 @@ pub(super) fn is_whole(store: &Store, digest: &Digest, size: u64) -> bool {
     if metadata.is_file() {
         let key = digest.to_string();
         if store.records().get::<Seen>(Kind::Blob, &key).is_some_and(|seen| seen == found)
-            || (digest_of(&path).is_ok_and(|found| found == *digest) && remember(store, digest, &path).is_ok())
+            || (digest_of(&path).is_ok_and(|digest_now| digest_now == *digest)
+                // As it was before it was read: who writes into it meanwhile is not taken for whole.
+                && store.records().put(Kind::Blob, &key, &found).is_ok())
         {
             // A whole blob of another size: whoever claims that size is wrong, not the blob.
             return metadata.size() == size;
