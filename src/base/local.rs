@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -183,18 +183,23 @@ impl Files {
     /// Reads where the members of the tar at `path` lie; their bytes are skipped.
     pub(super) fn archive(path: &Path) -> Result<Self> {
         let shown = path.display();
-        // The archive itself may be a symlink: the user named it.
-        let file = match File::open(path) {
+        // The archive itself may be a symlink: the user named it. A pipe would hold us up, and cannot be read twice.
+        let file = match File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(Problem::usage(format!("there is no file `{shown}`"))
                     .help("`skopeo copy` and `docker save` write such archives"));
             }
             file => file.or_failed(|| format!("could not open `{shown}`"))?,
         };
-        if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+        let kind = file.metadata().or_failed(|| format!("could not read `{shown}`"))?.file_type();
+        if kind.is_dir() {
             return Err(
                 Problem::usage(format!("`{shown}` is a directory")).help("a layout directory is written `oci:DIR`")
             );
+        }
+        if !kind.is_file() {
+            return Err(Problem::usage(format!("`{shown}` is no regular file"))
+                .help("write the archive into a file first, and name that"));
         }
         let mut magic = [0; 4];
         let count = file.read_at(&mut magic, 0).or_failed(|| format!("could not read `{shown}`"))?;
@@ -318,10 +323,8 @@ struct Headers<'a> {
 impl Read for Headers<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.file.read(buffer)?;
-        self.left = self
-            .left
-            .checked_sub(count as u64)
-            .ok_or_else(|| io::Error::other("its headers are too long for an image"))?;
+        let left = self.left.checked_sub(count as u64);
+        self.left = left.ok_or_else(|| io::Error::other("its headers are too long for an image"))?;
         Ok(count)
     }
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use axum::http::Method;
@@ -412,7 +413,10 @@ async fn a_damaged_or_hostile_layout_is_refused() {
     let shelf = Shelf::new();
     fs::write(shelf.path("a.tar.gz"), gzip(&tar_with_links(&whole, &[]))).expect("written");
     shelf.archive("none.tar", &[], &[]);
+    assert!(Command::new("mkfifo").arg(shelf.path("pipe")).status().expect("mkfifo").success());
     for (reference, message) in [
+        ("oci-archive:pipe", format!("`{}` is no regular file", shelf.path("pipe").display())),
+        ("docker-archive:/dev/zero", "`/dev/zero` is no regular file".to_owned()),
         ("oci-archive:a.tar.gz", format!("`{}` is compressed as a whole", shelf.path("a.tar.gz").display())),
         ("oci:missing", format!("there is no directory `{}`", shelf.path("missing").display())),
         ("oci-archive:missing", format!("there is no file `{}`", shelf.path("missing").display())),
