@@ -10,7 +10,7 @@ use cargo_metadata::{Metadata, Package};
 
 use crate::cargo::{self, MetadataRequest};
 use crate::cli::{BuildArgs, ManifestArgs, SelectionArgs, check};
-use crate::event::Session;
+use crate::event::{Event, Session};
 use crate::init::cargo_lambda::{Function, Known};
 use crate::problem::{Exit, IoContext, Problem, Result};
 
@@ -236,6 +236,37 @@ fn assets_only(metadata: &Metadata, args: &BuildArgs, session: &Session) -> Resu
     let bin = args.selection.name.clone().unwrap_or_else(|| package.name.to_string());
     let settings = Tables::read(metadata, session)?.of(package, &bin, session)?;
     Ok(selected(metadata, package, bin, BinarySource::None, settings))
+}
+
+/// What the tables say of an image called `name` that is there: it needs no project, and its project may be another one.
+/// Where it may be any package's, the workspace's table counts.
+///
+/// # Errors
+/// Of class usage for tables and flags that are wrong.
+pub(super) fn settings_of_image(
+    args: &BuildArgs,
+    name: &str,
+    environment: &Environment,
+    session: &Session,
+) -> Result<Settings> {
+    if !has_manifest(&args.manifest, &environment.directory) {
+        let mut args = args.clone();
+        args.selection.name = Some(name.to_owned());
+        let selected = without_cargo(&args, environment, session)?.selected;
+        return Ok(selected.into_iter().next().map(|selected| selected.settings).unwrap_or_default());
+    }
+    let metadata = match read_metadata(&args.manifest, environment) {
+        Ok(metadata) => metadata,
+        Err(problem) => {
+            session.emit(&Event::Detail { message: &format!("no configuration is read: {problem}") });
+            return Ok(Settings::default());
+        }
+    };
+    let mut tables = Tables::read(&metadata, session)?;
+    match select::packages(&metadata, &args.selection)?.as_slice() {
+        [package] => tables.of(package, name, session),
+        _ => Ok(tables.workspace),
+    }
 }
 
 /// An image of a binary that is there already.

@@ -205,7 +205,7 @@ fn existing(
 }
 
 /// What a reference calls its image: the name in a layout or archive, the last part of a repository, or the file's name.
-fn name_of(reference: &str) -> Option<String> {
+pub(super) fn name_of(reference: &str) -> Option<String> {
     let local = ["oci:", "oci-archive:", "docker-archive:"].iter().find_map(|scheme| reference.strip_prefix(scheme));
     let name = match local {
         Some(local) => match local.split_once(':') {

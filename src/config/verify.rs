@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use crate::check::findings::Options;
-use crate::cli::VerifyArgs;
-use crate::cli::values::SizeArg;
+use crate::cli::{SelectionArgs, VerifyArgs};
 use crate::event::Session;
 use crate::platform::Architecture;
 use crate::problem::{Problem, Result};
 
 use super::environment::{Environment, verify_over_environment};
+use super::push::name_of;
 use super::{BuildRequest, Checks, compile, project, settle};
 
 /// What `verify` is asked to do.
@@ -57,11 +57,11 @@ pub fn verify_request(typed: &VerifyArgs, environment: &Environment, session: &S
         let request = settle(project, build, environment)?;
         return Ok(VerifyRequest::Project(BuildRequest { checks: Checks::Later, ..request }));
     };
-    let options = Options {
-        max_size: build.check.max_size.map(|SizeArg(bytes)| bytes),
-        allow_secrets: build.image.allow_secrets.clone(),
-        ..Options::of_codes(&build.check.deny, &build.check.allow)?
-    };
+    let SelectionArgs { name, bin, .. } = &build.selection;
+    let name = name.clone().or_else(|| bin.first().cloned()).or_else(|| name_of(&reference));
+    let name = name.as_deref().unwrap_or("image");
+    let settings = project::settings_of_image(build, name, environment, session)?;
+    let options = settings.under_flags(&build.image, &build.check, &environment.directory).options()?;
     Ok(VerifyRequest::Image(InspectedRequest {
         reference,
         directory: environment.directory.clone(),

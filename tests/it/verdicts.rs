@@ -102,6 +102,39 @@ fn an_image_that_is_there_is_judged_before_it_is_pushed() {
     assert!(outcome.stderr.contains(told) && outcome.stderr.contains("verify oci:image"), "{}", outcome.stderr);
 }
 
+#[test]
+fn an_image_that_is_there_is_judged_by_the_projects_table_where_there_is_one() {
+    let directory = TempDir::new().expect("a directory");
+    let mut specimen = Specimen::good();
+    specimen.add_bare(Tape::default().file("srv/words.txt", 0o644, b"words").file(".env", 0o644, b"KEY=1"));
+    specimen.write(&directory.path().join("image"));
+    let both = ["L020 error /srv", "L072 error /.env"];
+    let judged = |expected: &[&str], code: i32| {
+        let outcome = verify(directory.path(), "oci:image");
+        assert_eq!((findings(&outcome), outcome.code), (owned(expected), code), "{}", outcome.stderr);
+        outcome.stderr
+    };
+    judged(&both, 3);
+    let table = |name: &str, text: &str| fs::write(directory.path().join(name), text).expect("written");
+    table("lambda-image.toml", "allow = [\"L020\"]\nallow-secrets = [\".env\"]\n[bin.other]\ndeny = [\"L020\"]\n");
+    judged(&[], 0);
+    table("lambda-image.toml", "allow = [\"L020\"]\n[bin.image]\nallow = [\"L072\"]\n");
+    judged(&both[..1], 3);
+    table("lambda-image.toml", "allow = [\"L99\"]\n");
+    let told = judged(&[], 2);
+    assert!(told.contains("`L99` is no code of a rule") && told.contains("verify --explain all"), "{told}");
+
+    fs::remove_file(directory.path().join("lambda-image.toml")).expect("removed");
+    let package =
+        "[package]\nname = \"site\"\n[lib]\npath = \"lib.rs\"\n[package.metadata.lambda-image]\nallow = [\"L020\"]\n";
+    table("Cargo.toml", package);
+    table("lib.rs", "");
+    judged(&both[1..], 3);
+    // What is no project says nothing of the image.
+    table("Cargo.toml", "no manifest");
+    judged(&both, 3);
+}
+
 pub fn owned(lines: &[&str]) -> Vec<String> {
     lines.iter().map(ToString::to_string).collect()
 }
