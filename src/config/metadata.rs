@@ -8,6 +8,7 @@ use serde::de::value::Error as ValueError;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde_json::Value;
 
+use crate::check::rules;
 use crate::cli::check;
 use crate::event::Session;
 use crate::problem::{Problem, Result};
@@ -39,12 +40,12 @@ impl Place<'_> {
         let file = self.file.display();
         let what = if key.is_empty() { format!("`{file}`") } else { format!("`{key}` in `{file}`") };
         let problem = Problem::usage(format!("{what} is not valid")).because(why.to_owned()).in_file(self.file);
-        match next_step(path, why) {
-            Some(help) => problem.help(help),
-            None => problem,
-        }
+        problem.help(next_step(path, why).unwrap_or_else(|| WHAT_KEYS_HOLD.to_owned()))
     }
 }
+
+/// The way on from what is not as it should be, where there is no better one.
+const WHAT_KEYS_HOLD: &str = "mend it there; what a key may hold is in docs/reference.md";
 
 /// What to write instead, where serde's reason does not say it.
 fn next_step(path: &str, why: &str) -> Option<String> {
@@ -89,9 +90,7 @@ pub(super) fn read(metadata: &Value, place: Place<'_>, session: &Session) -> Res
 pub(super) fn read_toml(text: &str, file: &Path, session: &Session) -> Result<Table> {
     let value: Value = toml::from_str(text).map_err(|error| {
         let problem = Problem::usage(format!("could not parse `{}`", file.display())).in_file(file);
-        problem
-            .because(error.to_string().trim().to_owned())
-            .help("mend it there; what a key may hold is in docs/reference.md")
+        problem.because(error.to_string().trim().to_owned()).help(WHAT_KEYS_HOLD)
     })?;
     read_value(&value, Place { file, keys: "" }, session)
 }
@@ -211,7 +210,10 @@ fn check_table(table: &Table, within: &str, place: Place<'_>) -> Result<()> {
     {
         let codes = words.iter().flat_map(|Words(codes)| codes);
         for code in codes {
-            checked(key, rule(code))?;
+            rule(code).map_err(|_| {
+                let why = format!("`{code}` is no code of a rule");
+                place.refuse(&format!("{within}{key}"), &why).help(rules::other(code))
+            })?;
         }
     }
     for (key, value, range) in [("memory", table.memory, 128..=10_240), ("timeout", table.timeout, 1..=900)] {
@@ -340,6 +342,9 @@ mod tests {
             (json!({"compression-level": 10}), ".compression-level", "must be from 0 to 9"),
             (json!({"format": "tar"}), ".format", "unknown variant `tar`, expected `oci` or `docker`"),
             (json!({"bin": {"x": {"handler": ""}}}), ".bin.x.handler", "must not be empty"),
+            (json!({"allow": "L99"}), ".allow", "`L99` is no code of a rule"),
+            (json!({"deny": ["l020", "warnings", "58"]}), ".deny", "`58` is no code of a rule"),
+            (json!({"max-size": "5 QB"}), ".max-size", "not a whole number of B, KB, MB, GB, KiB, MiB or GiB"),
             (
                 json!({"tags": ["v1", "v{versoin}"]}),
                 ".tags[1]",
@@ -353,6 +358,7 @@ mod tests {
                 format!("`package.metadata.lambda-image{key}` in `/p/Cargo.toml` is not valid")
             );
             assert_eq!(problem.causes(), [why]);
+            assert!(problem.next_step().is_some(), "{key}");
         }
     }
 
