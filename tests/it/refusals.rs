@@ -320,7 +320,9 @@ fn what_cannot_be_written_to_says_where_else() {
     let build = project.build().args(["--no-binary", "--asset", "file", "--target-dir"]).arg(elsewhere.path());
     let outcome = read_only(build);
     assert_eq!(outcome.code, 1, "{}", outcome.stderr);
-    for text in ["could not write `", "lambda-image.lock`", "Read-only", "help: run once where", "`--locked` never"] {
+    for text in
+        ["lambda-image.lock` would change, and it cannot be written", "help: run once where", "`--locked` never"]
+    {
         assert!(outcome.stderr.contains(text), "no `{text}` in {}", outcome.stderr);
     }
     fs::remove_file(project.path("lambda-image.toml")).expect("removed");
