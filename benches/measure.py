@@ -39,11 +39,16 @@ class Run:
 
 
 def interleaved(commands, count):
-    """Runs the commands in turn, so that a machine that changes its speed changes it for all."""
+    """Runs the commands in turn, so that a machine that changes its speed changes it for all.
+
+    Each turn begins with another, so that none always comes after the one that leaves the most behind.
+    """
     runs = {name: [] for name in commands}
+    order = list(commands)
     for _ in range(count):
-        for name, run in commands.items():
-            runs[name].append(run())
+        for name in order:
+            runs[name].append(commands[name]())
+        order.append(order.pop(0))
     return runs
 
 
