@@ -176,9 +176,13 @@ impl CredentialSource {
                 for path in files {
                     let file = match File::open(path) {
                         Ok(file) => file,
-                        Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                            continue;
+                        }
                         Err(error) => {
-                            return Err(Problem::failed(format!("could not open `{}`", path.display())).because(error));
+                            return Err(Problem::failed(format!("could not open `{}`", path.display()))
+                                .because(error)
+                                .help("it holds logins of registries: let this user read it, or name another by `DOCKER_CONFIG`"));
                         }
                     };
                     let server = if registry == "docker.io" { DOCKER_HUB_KEY } else { registry };
@@ -257,6 +261,26 @@ mod tests {
         ] {
             assert_eq!(find(&config, registry).expect(registry), expected);
         }
+    }
+
+    #[test]
+    fn a_home_that_is_no_directory_has_no_logins() {
+        let files = CredentialSource::Files(vec!["/dev/null/.docker/config.json".into()]);
+        assert_eq!(files.find("ghcr.io").expect("no login"), None);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_is_named() {
+        // Nobody can follow a link to itself, not even root.
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("config.json");
+        std::os::unix::fs::symlink(&path, &path).expect("a link");
+        let problem = CredentialSource::Files(vec![path.clone()]).find("ghcr.io").expect_err("a loop");
+        assert_eq!(problem.message(), format!("could not open `{}`", path.display()));
+        assert_eq!(
+            problem.next_step(),
+            Some("it holds logins of registries: let this user read it, or name another by `DOCKER_CONFIG`")
+        );
     }
 
     #[test]

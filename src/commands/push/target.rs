@@ -91,7 +91,8 @@ async fn elsewhere(
 ) -> Result<Reached> {
     let shown = format!("{host}/{path}");
     let reference = oci::reference(&shown)
-        .map_err(|error| Problem::usage(format!("`{shown}` is not a repository")).because(error))?;
+        .map_err(|error| Problem::usage(format!("`{shown}` is not a repository")).because(error))
+        .map_err(|problem| problem.help("name it as in `--repository ghcr.io/you/name`: lower case, without a tag"))?;
     if destination.create_repository {
         session.emit(&Event::Detail { message: &format!("`{host}` is not ECR: it makes repositories by itself") });
     }
