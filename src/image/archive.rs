@@ -175,7 +175,7 @@ impl Archive<'_> {
         for layer in image.layers.iter().filter(|layer| written.insert(layer.digest)) {
             let source = store.open_blob(layer)?;
             self.header(&path_of(layer), EntryType::Regular, layer.size)?;
-            copy(&source, layer.size, self.file, self.task, self.session)
+            copy(&source, layer.size, self.file, |bytes| self.task.advance(bytes), self.session)
                 .or_failed(|| format!("could not write `{}`", self.shown.display()))?;
             self.padding(layer.size)?;
         }

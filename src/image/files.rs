@@ -3,20 +3,26 @@
 //! Apart from layouts and archives because both write this way; it knows nothing of what the bytes mean.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _, Write};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use tempfile::NamedTempFile;
 
-use crate::event::{Session, Task};
+use crate::event::Session;
 use crate::problem::{IoContext as _, Result};
 
 /// No index, manifest or result file of ours comes near; what is larger is somebody's mistake.
 const MAX_METADATA_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Copies the `size` bytes of `source`, which must be as many.
-pub(super) fn copy(source: &File, size: u64, target: &mut File, task: &Task, session: &Session) -> io::Result<()> {
+/// Copies the `size` bytes of `source`, which must be as many, and tells `advance` of each part.
+pub(super) fn copy(
+    source: &File,
+    size: u64,
+    target: &mut impl Write,
+    advance: impl Fn(u64),
+    session: &Session,
+) -> io::Result<()> {
     /// A few milliseconds' worth: often enough to be interrupted, seldom enough for the kernel to copy by itself.
     const STEP_BYTES: u64 = 16 * 1024 * 1024;
     let mut left = size;
@@ -26,7 +32,7 @@ pub(super) fn copy(source: &File, size: u64, target: &mut File, task: &Task, ses
         if copied == 0 {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the blob ends too early"));
         }
-        task.advance(copied);
+        advance(copied);
         left -= copied;
     }
     Ok(())

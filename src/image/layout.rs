@@ -15,9 +15,9 @@ use super::Image;
 use super::files::{TEMPORARY_PREFIX, copy, publish, read, remove_abandoned, replace, temporary_in};
 use super::index::{INDEX_FILE, Index, LAYOUT_FILE, digest_of};
 use crate::event::{Session, TaskKind, TaskOutcome};
-use crate::oci::Digest;
+use crate::oci::{Descriptor, Digest, HashingWriter};
 use crate::problem::{IoContext as _, Problem, Result};
-use crate::store::{Hold, Store, lock};
+use crate::store::{Hold, Store, lock, open_plain};
 
 /// What builds that end at once wait for.
 const LOCKED: &str = "file lock on the image index";
@@ -118,20 +118,32 @@ pub fn export(store: &Store, name: &str, image: &Image, directory: &Path, sessio
     let all = image.layers.iter().chain([&image.config_descriptor, &image.manifest_descriptor]);
     for descriptor in all {
         let target = blobs.join(descriptor.digest.hex());
-        let there = fs::symlink_metadata(&target).is_ok_and(|found| found.is_file() && found.len() == descriptor.size);
-        if there {
+        if is_whole(&target, descriptor, session)? {
             task.advance(descriptor.size);
             continue;
         }
         let failed = || format!("could not write `{}`", target.display());
         let source = store.open_blob(descriptor)?;
         let mut file = temporary_in(directory)?;
-        copy(&source, descriptor.size, file.as_file_mut(), &task, session).or_failed(failed)?;
+        copy(&source, descriptor.size, file.as_file_mut(), |bytes| task.advance(bytes), session).or_failed(failed)?;
         publish(file, &target).or_failed(failed)?;
     }
     update(directory, name, image, session, || temporary_in(directory))?;
     task.finish(TaskOutcome::Done);
     Ok(())
+}
+
+/// Whether the file has the blob's bytes. They are read: nothing is known of what others do in a directory of theirs.
+fn is_whole(path: &Path, blob: &Descriptor, session: &Session) -> Result<bool> {
+    let Ok(file) = open_plain(path) else { return Ok(false) };
+    if !file.metadata().is_ok_and(|found| found.len() == blob.size) {
+        return Ok(false);
+    }
+    let mut hashing = HashingWriter::new(io::sink());
+    let copied = copy(&file, blob.size, &mut hashing, |_| {}, session);
+    session.check()?;
+    // What cannot be read is written anew.
+    Ok(copied.is_ok() && hashing.finish().1 == blob.digest)
 }
 
 /// Names `image` in the layout's index; whoever calls holds the lock, and the blobs are there.
@@ -293,6 +305,22 @@ pub(super) mod tests {
         let copy = directory.path().join("out/blobs/sha256").join(image.layers[0].digest.hex());
         fs::write(copy, "changed").expect("written");
         assert_eq!(fs::read(store.blob_path(&image.layers[0].digest)).expect("read"), b"layer 0");
+    }
+
+    #[test]
+    fn a_damaged_blob_of_a_copy_is_written_anew() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = new_store(directory.path());
+        let image = stored_image(&store, "one");
+        add(&store, "one", &image, &Session::silent()).expect("added");
+        let target = directory.path().join("out");
+        let blob = target.join("blobs/sha256").join(image.layers[0].digest.hex());
+        for damaged in ["layer x", "lay", ""] {
+            export(&store, "one", &image, &target, &Session::silent()).expect("exported");
+            fs::write(&blob, damaged).expect("written");
+            export(&store, "one", &image, &target, &Session::silent()).expect("exported");
+            assert_eq!(fs::read_to_string(&blob).expect("read"), "layer 0", "{damaged}");
+        }
     }
 
     #[test]
