@@ -22,6 +22,8 @@ const RUNTIME_DIRECTORY: &str = "/var/runtime";
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// ELF files up to this size were read as a whole, so that what says nothing is no program.
 const READ_WHOLE: u64 = 16 << 20;
+/// How many parts of a PATH are looked through; all settings of a function have 16 KB.
+const MOST_DIRECTORIES: usize = 1000;
 /// How many files of a program's name are looked at when it is not where it should be.
 const MOST_NAMESAKES: usize = 100;
 /// A script's interpreter may be a script; Linux goes this far (`load_script`).
@@ -174,7 +176,9 @@ impl<'a> Start<'a, '_> {
             return file(&self.absolute(word));
         }
         let path = self.image.variable("PATH").unwrap_or(DEFAULT_PATH);
-        let there = || path.split(':').filter_map(|directory| file(&format!("{directory}/{word}")));
+        // An empty part is the working directory, too.
+        let in_part = |part: &str| self.absolute(&format!("{}/{word}", if part.is_empty() { "." } else { part }));
+        let there = || path.split(':').take(MOST_DIRECTORIES).filter_map(|part| file(&in_part(part)));
         // What nobody may execute is passed by, as long as there is something else.
         let may_start = |path: &String| self.merged.tree.get(path).is_some_and(|node| node.mode & 0o111 != 0);
         there().find(may_start).or_else(|| there().next())

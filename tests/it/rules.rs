@@ -291,6 +291,12 @@ fn programs_that_do_not_start() {
         image.config["config"]["Env"] = json!(["PATH=/bin:/var/task"]);
     });
     expect("a program by WORKDIR", &[], |image| start(image, &["./bootstrap"]));
+    for path in ["PATH=../task:/bin", "PATH=/bin:"] {
+        expect("a program by a PATH that begins in WORKDIR", &[], |image| {
+            start(image, &["bootstrap"]);
+            image.config["config"]["Env"] = json!([path]);
+        });
+    }
     expect("a program through a link", &[], |image| {
         image.add(|tape| tape.symlink("var/task/run", "../task/bootstrap"));
         start(image, &["/var/task/run"]);
