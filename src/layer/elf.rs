@@ -26,6 +26,9 @@ const MAX_DYNAMIC_BYTES: u64 = 256 * 1024;
 const MAX_RECORDS: u32 = 4096;
 /// The longest string that is read, in bytes.
 const MAX_STRING_BYTES: u64 = 4096;
+/// ELF files up to this size are held: any libc, and all but the largest programs and libraries. Of larger ones in a tar
+/// this much is, where a linker puts all strings, and the dynamic section.
+pub(super) const HELD_BYTES: u64 = 16 << 20;
 
 /// The facts of one ELF file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -99,7 +99,8 @@ fn look_inside(path: &str, mode: u32, source: &Source, head: &mut Vec<u8>, facts
     facts.inside.extend(look::look(path, mode, size, head).into_iter().map(|inside| (path.to_owned(), inside)));
     if head.starts_with(b"\x7fELF") {
         let elf = elf::read_file(&source.path).unwrap_or_default();
-        let glibc = || std::fs::read(&source.path).ok().and_then(|bytes| elf::glibc_version(&bytes));
+        let held = || (size <= elf::HELD_BYTES).then(|| std::fs::read(&source.path).ok()).flatten();
+        let glibc = || held().and_then(|bytes| elf::glibc_version(&bytes));
         facts.look_into(path, elf, glibc);
     }
 }
@@ -123,6 +124,30 @@ fn fill(file: &mut File, head: &mut Vec<u8>) -> io::Result<()> {
 mod tests {
     use super::super::entries::Stat;
     use super::*;
+
+    #[test]
+    fn a_file_that_is_too_large_for_a_libc_is_not_held() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("libc.so.6");
+        let glibc = |size: u64| {
+            // A header without programs: what a library offers is then told by its banner.
+            let mut bytes = b"\x7fELF\x02\x01\x01".to_vec();
+            bytes.resize(64, 0);
+            for (at, byte) in [(16, 3), (18, 62), (20, 1), (52, 64), (54, 56)] {
+                bytes[at] = byte;
+            }
+            bytes.extend(b"GNU C Library stable release version 2.99.\n");
+            std::fs::write(&path, bytes).expect("written");
+            File::options().write(true).open(&path).and_then(|file| file.set_len(size)).expect("enlarged");
+            let stat = Stat::of(&std::fs::metadata(&path).expect("there"));
+            let source = Source { path: path.clone(), follow: false, executable: false, stat };
+            let mut facts = LayerFacts::default();
+            look_inside("/lib64/libc.so.6", 0o644, &source, &mut Vec::new(), &mut facts);
+            facts.glibc
+        };
+        assert_eq!(glibc(elf::HELD_BYTES).as_deref(), Some("2.99"));
+        assert_eq!(glibc(elf::HELD_BYTES + 1), None);
+    }
 
     #[test]
     fn threads_find_what_one_finds_in_the_order_of_the_entries() {

@@ -23,10 +23,6 @@ const EXTENSION_LIMIT: u64 = 1 << 20;
 /// The longest path that Linux takes (`PATH_MAX`).
 const PATH_LIMIT: usize = 4096;
 
-/// ELF files up to this size are held: any libc, and all but the largest programs and libraries. Of larger ones this
-/// much is, where a linker puts all strings, and the dynamic section.
-const ELF_LIMIT: u64 = 16 << 20;
-
 /// Reads an uncompressed tar to its end and gathers its digest and facts.
 ///
 /// # Errors
@@ -160,9 +156,9 @@ impl<R: Read> Scanner<'_, R> {
         let found = look::look(&entry.path, entry.mode, size, &head);
         facts.inside.extend(found.into_iter().map(|inside| (entry.path.clone(), inside)));
         if head.starts_with(b"\x7fELF") {
-            let more = self.exactly(size.min(ELF_LIMIT) - head.len() as u64)?;
+            let more = self.exactly(size.min(elf::HELD_BYTES) - head.len() as u64)?;
             head.extend(more);
-            if size <= ELF_LIMIT {
+            if size <= elf::HELD_BYTES {
                 facts.look_into(&entry.path, elf::read_bytes(&head), || elf::glibc_version(&head));
             } else {
                 return self.large_elf(entry, size, &head, facts);
