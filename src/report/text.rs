@@ -5,12 +5,17 @@ use std::borrow::Cow;
 
 /// Text without what would steer the terminal.
 pub(super) fn printable(text: &str) -> Cow<'_, str> {
-    escape(text, |character| character.is_control() && character != '\n' && character != '\t')
+    escape(text, |character| steers(character) && character != '\n' && character != '\t')
 }
 
 /// Like [`printable`], on one line.
 pub(super) fn one_line(text: &str) -> String {
-    escape(text, char::is_control).into_owned()
+    escape(text, steers).into_owned()
+}
+
+/// Whether a character moves the cursor, changes colours, or turns the direction in which others are shown (UAX 9).
+fn steers(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn escape(text: &str, steers: impl Fn(char) -> bool) -> Cow<'_, str> {
@@ -80,6 +85,8 @@ mod tests {
         assert_eq!(one_line("a\x1b[31mb\nc\u{9b}d"), "a\\u{1b}[31mb\\nc\\u{9b}d");
         assert_eq!(printable("a\n\tb\r"), "a\n\tb\\r");
         assert_eq!(printable("größe"), "größe");
+        // Shown as `gnp.exe` where nobody minds the direction.
+        assert_eq!(one_line("\u{202e}exe.png\u{2069}"), "\\u{202e}exe.png\\u{2069}");
     }
 
     #[test]
