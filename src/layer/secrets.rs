@@ -3,7 +3,8 @@
 //! The list is short and by name, with a look inside only where a name alone says too little, so that ordinary files of
 //! ML and Node projects pass.
 
-use std::fs::File;
+use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::Path;
 
@@ -38,7 +39,10 @@ impl Guard {
     /// the image, either of which the user's globs may match.
     pub(super) fn check(&self, path: &Path, below: &Path, place: &Path) -> Result<()> {
         // A secret is one under another name too.
-        let seen = [below, place].into_iter().find_map(|name| suspicion(name)?.confirmed(path));
+        // What a link into the project's own files brings is no package's.
+        let is_a_packages =
+            is_of_a_package(place) && fs::canonicalize(path).is_ok_and(|real_path| is_of_a_package(&real_path));
+        let seen = [below, place].into_iter().find_map(|name| suspicion(name, is_a_packages)?.confirmed(path));
         let Some(what) = seen else { return Ok(()) };
         if self.allowed.is_match(below) || self.allowed.is_match(place) {
             return Ok(());
@@ -52,12 +56,12 @@ impl Guard {
 
 /// Whether it takes a look inside to tell if the file at `path` in an image is a secret.
 pub(super) fn wants_content(path: &Path) -> bool {
-    suspicion(path).is_some_and(|suspicion| !suspicion.content.is_empty())
+    suspicion(path, is_of_a_package(path)).is_some_and(|suspicion| !suspicion.content.is_empty())
 }
 
 /// What kind of secret a file seems to be, by its path and its first bytes.
 pub(super) fn seems(path: &Path, head: &[u8]) -> Option<&'static str> {
-    suspicion(path)?.confirmed_by(|| Some(head.to_vec()))
+    suspicion(path, is_of_a_package(path))?.confirmed_by(|| Some(head.to_vec()))
 }
 
 struct Suspicion {
@@ -86,7 +90,7 @@ impl Suspicion {
     }
 }
 
-fn suspicion(place: &Path) -> Option<Suspicion> {
+fn suspicion(place: &Path, is_a_packages: bool) -> Option<Suspicion> {
     let name = place.file_name()?.to_str()?;
     // Taking paths apart is slow where there are many; most hold no such text at all.
     let may_hold = |wanted: &str| place.to_str().is_none_or(|text| text.contains(wanted));
@@ -100,7 +104,7 @@ fn suspicion(place: &Path) -> Option<Suspicion> {
     if name.starts_with(".env") {
         // Examples hold names without values.
         let example = [".example", ".sample", ".template", ".dist"].iter().any(|end| name.ends_with(end));
-        return if example { None } else { named("a file of environment variables") };
+        return if example || is_a_packages { None } else { named("a file of environment variables") };
     }
     if directory(".aws") {
         return named("AWS credentials or configuration");
@@ -114,9 +118,18 @@ fn suspicion(place: &Path) -> Option<Suspicion> {
         "config.json" if parent_is(".docker") => named("registry credentials"),
         "credentials" | "credentials.toml" if parent_is(".cargo") => named("registry tokens"),
         "id_rsa" | "id_dsa" | "id_ecdsa" | "id_ed25519" => named("a private SSH key"),
+        _ if is_a_packages => None,
         _ if name.ends_with(".pem") || name.ends_with(".key") => holding("a private key", &["PRIVATE KEY-----"]),
         _ => None,
     }
+}
+
+/// Whether a file belongs to a package that npm or pip installed: its keys and settings are of its tests, and public.
+fn is_of_a_package(path: &Path) -> bool {
+    let is_of_packages = |part: &OsStr| ["node_modules", "site-packages", "dist-packages"].iter().any(|it| part == *it);
+    // A file beside the packages is nobody's but the project's.
+    let package = path.parent().and_then(Path::parent);
+    package.is_some_and(|above| above.iter().any(is_of_packages))
 }
 
 #[cfg(test)]
@@ -148,9 +161,17 @@ mod tests {
             ("tls/server.key", key, true),
             ("presentation.key", "PK", false),
             ("model.safetensors", "", false),
+            // Of packages that anybody may fetch: bottleneck, public-encrypt, tornado.
+            ("node_modules/bottleneck/.env", "REDIS_PORT=6379", false),
+            ("node_modules/public-encrypt/test/test_key.pem", key, false),
+            ("lib/python3.12/site-packages/tornado/test/test.key", key, false),
+            ("node_modules/.env", "", true),
+            ("node_modules/bottleneck/.aws/credentials", "", true),
+            ("my_node_modules/bottleneck/.env", "", true),
             ("tokenizer.json", "", false),
         ] {
-            let path = directory.path().join("file");
+            let path = directory.path().join(place);
+            std::fs::create_dir_all(path.parent().expect("a directory above")).expect("made");
             std::fs::write(&path, content).expect("written");
             let place = Path::new("var/task").join(place);
             let guard = Guard::new(&[]).expect("no patterns");
@@ -172,6 +193,19 @@ mod tests {
         ] {
             assert_eq!(guard.check(&path, Path::new(below), Path::new(place)).is_err(), refused, "{below} at {place}");
         }
+    }
+
+    #[test]
+    fn what_a_link_among_packages_leads_to_is_judged_as_the_projects() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let at = |path: &str| directory.path().join(path);
+        for folder in ["api", "node_modules"] {
+            std::fs::create_dir(at(folder)).expect("made");
+        }
+        std::fs::write(at("api/.env"), "KEY=1").expect("written");
+        std::os::unix::fs::symlink("../api", at("node_modules/api")).expect("linked");
+        let (guard, place) = (Guard::new(&[]).expect("no patterns"), Path::new("var/task/node_modules/api/.env"));
+        assert!(guard.check(&at("node_modules/api/.env"), Path::new("api/.env"), place).is_err());
     }
 
     #[test]

@@ -398,6 +398,11 @@ fn data_that_does_not_work_there() {
     expect("a log beside a database", &["L070 warning /var/task/a.db"], |image| {
         image.add(|tape| tape.file("var/task/a.db", 0o644, &sqlite(1)).file("var/task/a.db-wal", 0o644, b"x"));
     });
+    expect("settings and keys of packages that anybody may fetch", &[], |image| {
+        let tape = Tape::default().directories(&["srv", "srv/node_modules", "srv/node_modules/bottleneck"]);
+        let tape = tape.file("srv/node_modules/bottleneck/.env", 0o644, b"REDIS_PORT=6379");
+        image.add_bare(tape.file("srv/node_modules/bottleneck/test.key", 0o644, key));
+    });
     expect("a secret that a later layer deletes", &["L072 error /var/task/.env"], |image| {
         image.add(|tape| tape.file("var/task/.env", 0o644, b"KEY=1"));
         image.add(|tape| tape.file("var/task/.wh..env", 0o644, b""));
