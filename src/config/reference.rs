@@ -55,6 +55,7 @@ const VARIABLES: &str = "
 | `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY` | the way to registries and to AWS |
 | `SSL_CERT_FILE`, `SSL_CERT_DIR` | the certificate authorities that are trusted |
 | `DOCKER_CONFIG` | where the logins of `docker login` are |
+| `REGISTRY_AUTH_FILE`, `XDG_RUNTIME_DIR` | where the logins of `podman login` are, for a registry or for a part of it |
 | `AWS_*` | credentials, profile, region and endpoints, as every AWS SDK takes them |
 ";
 

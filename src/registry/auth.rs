@@ -35,6 +35,8 @@ const LEASE_MARGIN: Duration = Duration::from_secs(5 * 60);
 /// What a request is going to do in which repositories, in a token server's words.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Scope {
+    /// That which the first part is about.
+    repository: String,
     parts: Vec<String>,
     /// Whether anybody may do it, so that going on without a login makes sense.
     for_anybody: bool,
@@ -42,11 +44,16 @@ pub(super) struct Scope {
 
 impl Scope {
     pub(super) fn pull(repository: &str) -> Self {
-        Self { parts: vec![format!("repository:{repository}:pull")], for_anybody: true }
+        Self::of(repository, "pull", true)
     }
 
     pub(super) fn push(repository: &str) -> Self {
-        Self { parts: vec![format!("repository:{repository}:pull,push")], for_anybody: false }
+        Self::of(repository, "pull,push", false)
+    }
+
+    fn of(repository: &str, actions: &str, for_anybody: bool) -> Self {
+        let parts = vec![format!("repository:{repository}:{actions}")];
+        Self { repository: repository.to_owned(), parts, for_anybody }
     }
 
     /// To push to `repository` what `from` has. Some token servers read only the first part.
@@ -81,8 +88,8 @@ pub(super) struct Authority {
 struct State {
     /// Absent until the registry challenged us.
     scheme: Option<Scheme>,
-    /// Absent until they were looked up, which may run a helper.
-    credentials: Option<Option<Credentials>>,
+    /// Those for each repository, as far as they were looked up, which may run a helper.
+    credentials: HashMap<String, Option<Credentials>>,
     /// When leased credentials are to be renewed.
     lease_ends: Option<Instant>,
     /// One a scope: a token server's answer is good for nothing else.
@@ -136,7 +143,7 @@ impl Authority {
             if current.as_ref() != used {
                 return Ok(current);
             }
-            state.credentials = None;
+            state.credentials.clear();
             let better = self.authorize(&mut state, http, Scheme::Basic, scope).await?;
             return Ok(better.filter(|better| Some(better) != used));
         }
@@ -203,7 +210,7 @@ impl Authority {
                             &format!("the login stored for `{}` was refused, going on without it", self.origin),
                             Some(&format!("log in again with `docker login {}`, or log out", self.origin)),
                         );
-                        state.credentials = Some(None);
+                        state.credentials.insert(self.source.place(&scope.repository).to_owned(), None);
                         ask.credentials = None;
                         ask.send().await
                     }
@@ -219,7 +226,8 @@ impl Authority {
 
     async fn credentials(&self, state: &mut State, scope: &Scope) -> Result<Option<Credentials>, Error> {
         let is_over = state.lease_ends.is_some_and(|end| end <= Instant::now());
-        if let Some(credentials) = state.credentials.as_ref().filter(|_| !is_over) {
+        let place = self.source.place(&scope.repository).to_owned();
+        if let Some(credentials) = state.credentials.get(&place).filter(|_| !is_over) {
             return Ok(credentials.clone());
         }
         if let CredentialSource::Renewed(renewal) = &self.source {
@@ -228,18 +236,18 @@ impl Authority {
             // The monotonic clock, and not the date that came with them: a wrong clock must not matter.
             state.lease_ends = Some(asked_at + lifetime.saturating_sub(LEASE_MARGIN).max(lifetime / 2));
             self.tell(credentials.secrets());
-            state.credentials = Some(Some(credentials.clone()));
+            state.credentials.insert(place, Some(credentials.clone()));
             return Ok(Some(credentials));
         }
-        let (source, registry) = (self.source.clone(), self.origin.name().to_owned());
-        let found = tokio::task::spawn_blocking(move || source.find(&registry)).await;
+        let (source, registry, repository) = (self.source.clone(), self.origin.name().to_owned(), place.clone());
+        let found = tokio::task::spawn_blocking(move || source.find(&registry, &repository)).await;
         let found = found.map_err(|error| Problem::failed("looking for a login failed").because(error))?;
         if let Ok(Some(credentials)) = &found {
             self.tell(credentials.secrets());
         }
         if !scope.for_anybody {
             let found = found?;
-            state.credentials = Some(found.clone());
+            state.credentials.insert(place, found.clone());
             return Ok(found);
         }
         let found = found.unwrap_or_else(|problem| {
@@ -248,7 +256,7 @@ impl Authority {
             self.session.warn(&format!("{why}, going on without a login"), problem.next_step());
             None
         });
-        state.credentials = Some(found.clone());
+        state.credentials.insert(place, found.clone());
         Ok(found)
     }
 

@@ -2,10 +2,10 @@
 //!
 //! Secrets live in memory only, and in a type that cannot be printed.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::fs::File;
-use std::io::{BufReader, ErrorKind};
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ use base64::engine::general_purpose::STANDARD;
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 use futures_util::future::BoxFuture;
 use reqwest::header::HeaderValue;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::problem::{Problem, Result};
 
@@ -164,29 +166,28 @@ impl CredentialSource {
         Self::Files(files.into_iter().flatten().collect())
     }
 
-    /// The lasting credentials for the registry that references call `registry`. Blocking: helpers are run.
+    /// Where in the registry credentials for `repository` hold: files may have logins for parts of a registry.
+    pub(super) fn place<'a>(&self, repository: &'a str) -> &'a str {
+        match self {
+            Self::Files(_) => repository,
+            Self::Anonymous | Self::Given(_) | Self::Renewed(_) => "",
+        }
+    }
+
+    /// The lasting credentials for a repository of the registry that references call `registry`. Blocking: helpers are
+    /// run.
     ///
     /// # Errors
     /// When a file cannot be read or a helper fails.
-    pub(super) fn find(&self, registry: &str) -> Result<Option<Credentials>> {
+    pub(super) fn find(&self, registry: &str, repository: &str) -> Result<Option<Credentials>> {
         match self {
             Self::Anonymous | Self::Renewed(_) => Ok(None),
             Self::Given(credentials) => Ok(Some(credentials.clone())),
             Self::Files(files) => {
                 for path in files {
-                    let file = match File::open(path) {
-                        Ok(file) => file,
-                        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                            continue;
-                        }
-                        Err(error) => {
-                            return Err(Problem::failed(format!("could not open `{}`", path.display()))
-                                .because(error)
-                                .help("it holds logins of registries: let this user read it, or name another by `DOCKER_CONFIG`"));
-                        }
-                    };
-                    let server = if registry == "docker.io" { DOCKER_HUB_KEY } else { registry };
-                    match docker_credential::get_credential_from_reader(BufReader::new(file), server) {
+                    let Some(text) = read(path)? else { continue };
+                    let key = key_of(&text, registry, repository);
+                    match docker_credential::get_credential_from_reader(text.as_slice(), &key) {
                         Ok(credential) => return Ok(Some(credential.into())),
                         Err(error) if is_absent(&error) => {}
                         Err(error) => return Err(unusable(registry, path, &error)),
@@ -196,6 +197,37 @@ impl CredentialSource {
             }
         }
     }
+}
+
+/// The bytes of a file with logins, if there is one.
+fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+    match std::fs::read(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(Problem::failed(format!("could not open `{}`", path.display()))
+            .because(error)
+            .help("it holds logins of registries: let this user read it, or name another by `DOCKER_CONFIG`")),
+    }
+}
+
+/// Under which key a file has the login for a repository: podman keeps them for parts of a registry as well, of which the
+/// longest that fits counts (containers-auth.json(5)).
+fn key_of(file: &[u8], registry: &str, repository: &str) -> String {
+    #[derive(Default, Deserialize)]
+    struct Keys {
+        #[serde(default)]
+        auths: HashMap<String, IgnoredAny>,
+    }
+    // One that cannot be read is told of by whoever reads it for the login.
+    let keys = serde_json::from_slice::<Keys>(file).unwrap_or_default().auths;
+    let mut place = format!("{registry}/{repository}");
+    while let Some((above, _)) = place.rsplit_once('/') {
+        if keys.contains_key(&place) {
+            return place;
+        }
+        place.truncate(above.len());
+    }
+    if registry == "docker.io" { DOCKER_HUB_KEY.to_owned() } else { registry.to_owned() }
 }
 
 impl From<DockerCredential> for Credentials {
@@ -221,7 +253,7 @@ fn is_absent(error: &CredentialRetrievalError) -> bool {
     }
 }
 
-fn unusable(registry: &str, path: &std::path::Path, error: &CredentialRetrievalError) -> Problem {
+fn unusable(registry: &str, path: &Path, error: &CredentialRetrievalError) -> Problem {
     // The texts of a helper's failure are left out: a helper may print what it holds.
     let why = match error {
         CredentialRetrievalError::HelperFailure { helper, .. } => format!("`{helper} get` failed"),
@@ -242,7 +274,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("config.json");
         std::fs::write(&path, config).expect("a written file");
-        CredentialSource::Files(vec![directory.path().join("missing.json"), path]).find(registry)
+        CredentialSource::Files(vec![directory.path().join("missing.json"), path]).find(registry, "team/app")
     }
 
     #[test]
@@ -266,7 +298,7 @@ mod tests {
     #[test]
     fn a_home_that_is_no_directory_has_no_logins() {
         let files = CredentialSource::Files(vec!["/dev/null/.docker/config.json".into()]);
-        assert_eq!(files.find("ghcr.io").expect("no login"), None);
+        assert_eq!(files.find("ghcr.io", "a").expect("no login"), None);
     }
 
     #[test]
@@ -275,12 +307,44 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("config.json");
         std::os::unix::fs::symlink(&path, &path).expect("a link");
-        let problem = CredentialSource::Files(vec![path.clone()]).find("ghcr.io").expect_err("a loop");
+        let problem = CredentialSource::Files(vec![path.clone()]).find("ghcr.io", "a").expect_err("a loop");
         assert_eq!(problem.message(), format!("could not open `{}`", path.display()));
         assert_eq!(
             problem.next_step(),
             Some("it holds logins of registries: let this user read it, or name another by `DOCKER_CONFIG`")
         );
+    }
+
+    #[test]
+    fn a_login_for_a_part_of_a_registry_is_for_that_alone() {
+        let auth = |name: &str| format!(r#"{{"auth":"{}"}}"#, STANDARD.encode(format!("{name}:secret")));
+        let config = format!(
+            r#"{{"auths":{{"ghcr.io":{},"ghcr.io/team/app":{},"quay.io/team":{},"gcr.io/te":{}}}}}"#,
+            auth("all"),
+            auth("app"),
+            auth("team"),
+            auth("no")
+        );
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("auth.json");
+        std::fs::write(&path, config).expect("a written file");
+        let source = CredentialSource::Files(vec![path]);
+        for (registry, repository, expected) in [
+            ("ghcr.io", "team/app", Some("app")),
+            ("ghcr.io", "team/app/part", Some("app")),
+            ("ghcr.io", "team/apple", Some("all")),
+            ("ghcr.io", "team", Some("all")),
+            ("quay.io", "team/app", Some("team")),
+            ("quay.io", "other", None),
+            ("gcr.io", "team", None),
+        ] {
+            let found = source.find(registry, repository).expect(registry);
+            let user = found.map(|found| match found {
+                Credentials::Password { username, .. } => username,
+                Credentials::IdentityToken(_) => "a token".to_owned(),
+            });
+            assert_eq!(user.as_deref(), expected, "{registry}/{repository}");
+        }
     }
 
     #[test]

@@ -435,6 +435,24 @@ fn a_registry_with_tls_and_a_login_takes_it() {
 }
 
 #[test]
+fn a_login_of_podman_for_a_part_of_a_registry_is_used_there_alone() {
+    let registry = DockerRegistry::start_with_password();
+    let site = Site::new();
+    let file = site.path("auth.json");
+    let login = ["--tls-verify=false", "--username", USER.0, "--password", USER.1];
+    let place = format!("{}/team", registry.address);
+    succeed(Command::new(tool("podman")).arg("login").args(login).arg("--authfile").arg(&file).arg(place));
+    let push = |repository: &str| {
+        let push = site.push(&format!("{}/{repository}", registry.address), &["notes.txt"]);
+        push.env("REGISTRY_AUTH_FILE", &file).run()
+    };
+    succeeded(push("team/site"));
+    let outcome = push("other/site");
+    assert_eq!(outcome.code, 1);
+    assert!(outcome.stderr.contains(&format!("docker login {}", registry.address)), "{}", outcome.stderr);
+}
+
+#[test]
 fn plain_http_elsewhere_is_spoken_only_when_asked_for() {
     let registry = DockerRegistry::start();
     // Every address of this machine, and none that is known to be its own.
