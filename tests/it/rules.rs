@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tar::EntryType;
 use tempfile::TempDir;
 
+use crate::support::corpus;
 use crate::support::docker_registry::DockerRegistry;
 use crate::support::images::{Family, descriptor, gzip};
 use crate::support::lambda_base::LambdaBase;
@@ -45,6 +46,7 @@ pub fn expect(name: &str, expected: &[&str], spoil: impl FnOnce(&mut Specimen)) 
     let outcome = verify(directory.path(), &[]);
     let (findings, code) = found(&outcome);
     assert_eq!(short(&findings), expected, "{name}: {}", outcome.stdout);
+    corpus::keep(&directory.path().join("image"), expected);
     let is_error = expected.iter().any(|line| line.contains(" error "));
     assert_eq!(code, if is_error { 3 } else { 0 }, "{name}: {}", outcome.stderr);
 }
@@ -145,6 +147,7 @@ fn an_index_is_no_image() {
         Specimen::good().write_below_index(&directory.path().join("image"), &others);
         let (findings, code) = found(&verify(directory.path(), &[]));
         assert_eq!((short(&findings), code), (vec![expected.to_owned()], 3));
+        corpus::keep(&directory.path().join("image"), &[expected]);
         assert!(findings[0]["help"].as_str().is_some_and(|help| help.contains(advice)), "{findings:?}");
     }
 }
@@ -466,6 +469,28 @@ fn a_base_that_nothing_pins_is_a_note() {
             outcome.stderr
         );
     }
+}
+
+#[test]
+fn what_the_corpus_holds_is_judged_as_it_ever_was() {
+    let table = fs::read_to_string(corpus::directory().join("expected.txt")).expect("the table");
+    let judge = |line: &str| {
+        let (name, expected) = line.split_once('\t').unwrap_or((line, ""));
+        let (directory, image) =
+            (TempDir::new().expect("a directory"), corpus::directory().join(format!("{name}.tar")));
+        let image = format!("oci-archive:{}", image.display());
+        let outcome = Program::verify(directory.path()).args([&image, "--message-format", "json"]).run();
+        assert_eq!(short(&found(&outcome).0).join("\t"), expected, "{name}");
+        name.to_owned()
+    };
+    let judged: Vec<_> = std::thread::scope(|scope| {
+        let running: Vec<_> = table.lines().map(|line| scope.spawn(move || judge(line))).collect();
+        running.into_iter().map(|judge| judge.join().expect("as expected")).collect()
+    });
+    // Ten gigabytes are no file to keep; the others are about flags, the day, and a base's name.
+    let elsewhere = ["L040", "L041", "L081", "L082"];
+    let wanted = rules::all().map(|rule| rule.code).filter(|code| !elsewhere.contains(code));
+    assert_eq!(judged, wanted.chain(["good"]).collect::<Vec<_>>(), "`testdata/corpus/make` takes them from the tests");
 }
 
 #[test]

@@ -4,6 +4,7 @@ pub(crate) mod assets;
 pub mod child;
 pub mod cloud;
 pub mod composite;
+pub mod corpus;
 pub mod docker;
 pub mod docker_registry;
 pub mod emulator;
