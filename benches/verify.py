@@ -13,9 +13,8 @@ def least(runs):
 
 class Verifies:
     def blobs(self):
-        """The layers of the image that `build` made, large ones only."""
-        if not (self.store / "bench.json").exists():
-            self.ours()
+        """The layers of the image that `build` makes, large ones only."""
+        self.ours()  # a push leaves none here
         layers = json.loads((self.store / "bench.json").read_text())["layers"]
         path = lambda layer: self.store / "layout/blobs/sha256" / layer["digest"].removeprefix("sha256:")
         return [path(layer) for layer in layers if layer["uncompressed_size"] >= MB]
