@@ -159,6 +159,9 @@ pub struct Descriptor {
     pub size: u64,
 }
 
+/// The annotation that names an image within a layout (image-spec, annotations.md).
+pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
 /// Media types of the OCI image specification and of Docker's schema 2.
 pub mod media_type {
     /// An OCI image index.

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::document;
-use super::local::{Files, GZIP_MAGIC, ZSTD_MAGIC};
+use super::local::{Files, ZSTD_MAGIC};
 use super::reference::LocalReference;
 use super::remote::MAX_CONFIG;
 use super::{BaseLayer, Compression, Documents, Image, Source};
 use crate::event::Session;
+use crate::layer::gunzip;
 use crate::oci::{Descriptor, DiffId, Digest, HashingWriter, media_type, reference};
 use crate::platform::Architecture;
 use crate::problem::{IoContext as _, Problem, Result};
@@ -129,7 +130,7 @@ fn layer(files: &Files, member: &str, diff_id: DiffId, what: &str, session: &Ses
     if magic == ZSTD_MAGIC {
         return Err(document::zstd(&format!("layer `{member}` of {what} is compressed with zstd")));
     }
-    let (compression, media_type, digest) = if magic.starts_with(&GZIP_MAGIC) {
+    let (compression, media_type, digest) = if magic.starts_with(&gunzip::MAGIC) {
         // A digest in the name is verified when the bytes are taken; without one they are read here to know it.
         let digest = match named_digest(member) {
             Some(digest) => digest,

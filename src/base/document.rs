@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{BaseLayer, Compression};
-use crate::oci::{Descriptor, DiffId, Digest, media_type};
+use crate::oci::{Descriptor, DiffId, Digest, REF_NAME, media_type};
 use crate::platform::Architecture;
 use crate::problem::{Problem, Result};
 
@@ -25,9 +25,6 @@ const SCHEMA_1: &str = "application/vnd.docker.distribution.manifest.v1+";
 
 /// Media types of headers that say nothing about the document.
 const GENERIC_TYPES: [&str; 4] = ["", "application/json", "application/octet-stream", "text/plain"];
-
-/// The annotation that names an image in a layout.
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// A verified document that describes images.
 #[derive(Debug)]

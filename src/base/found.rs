@@ -15,15 +15,12 @@ use super::reference::{BaseReference, LocalReference};
 use super::remote::{MAX_CONFIG, MAX_DEPTH};
 use crate::check::image::IndexFacts;
 use crate::event::Session;
-use crate::oci::{Descriptor, Digest, Reference};
+use crate::oci::{Descriptor, Digest, REF_NAME, Reference};
 use crate::platform::Architecture;
 use crate::problem::{Problem, Result};
 use crate::registry::origin::Origin;
 use crate::registry::pull::{MAX_MANIFEST, Selector};
 use crate::registry::{Client, Patience};
-
-/// The annotation that names an image in a layout.
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// The annotation by which BuildKit marks attestations.
 const REFERENCE_TYPE: &str = "vnd.docker.reference.type";

@@ -15,12 +15,12 @@ use super::Login;
 use super::document;
 use super::flow::{Counted, Feed};
 use super::found::{self, Described, Found, Place};
-use super::local::{GZIP_MAGIC, ZSTD_MAGIC};
+use super::local::ZSTD_MAGIC;
 use super::reference::BaseReference;
 use crate::check::image::{Content, ImageFacts, LayerSource, ManifestFacts};
 use crate::event::{Session, TaskKind, TaskOutcome};
 use crate::layer::facts::{self, Allowance, LayerFacts};
-use crate::layer::gunzip::{GzipFacts, Members};
+use crate::layer::gunzip::{self, GzipFacts, Members};
 use crate::oci::{Descriptor, DiffId, Digest, media_type};
 use crate::platform::Architecture;
 use crate::problem::{Exit, IoContext as _, Problem, Result};
@@ -246,7 +246,7 @@ fn scan_stream(bytes: impl Read, is_gzip: Option<bool>, reading: &Reading) -> Re
     let failed = || "could not read it".to_owned();
     let mut bytes = BufReader::with_capacity(128 * 1024, bytes);
     let head = bytes.fill_buf().or_failed(failed)?;
-    let found_gzip = head.starts_with(&GZIP_MAGIC);
+    let found_gzip = head.starts_with(&gunzip::MAGIC);
     if head.starts_with(&ZSTD_MAGIC) {
         return Err(Problem::refused("it is compressed with zstd, whatever its media type says"));
     }

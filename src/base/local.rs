@@ -17,6 +17,7 @@ use super::reference::{BaseReference, LocalReference};
 use super::remote::{MAX_CONFIG, MAX_DEPTH};
 use super::{Documents, Image, Source, docker};
 use crate::event::Session;
+use crate::layer::gunzip;
 use crate::oci::{Descriptor, Digest};
 use crate::platform::Architecture;
 use crate::problem::{IoContext as _, Problem, Result};
@@ -31,9 +32,6 @@ const MAX_MEMBERS: usize = 100_000;
 
 /// The most bytes the headers of an archive may have, names included: those of that many members. A name is read whole.
 const MAX_HEADERS: u64 = MAX_MEMBERS as u64 * 512;
-
-/// The first bytes of a gzip stream (RFC 1952, 2.3.1).
-pub(super) const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// The first bytes of a zstd frame (RFC 8878, 3.1.1).
 pub(super) const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -203,7 +201,7 @@ impl Files {
         }
         let mut magic = [0; 4];
         let count = file.read_at(&mut magic, 0).or_failed(|| format!("could not read `{shown}`"))?;
-        if magic[..count].starts_with(&GZIP_MAGIC) || magic[..count] == ZSTD_MAGIC {
+        if magic[..count].starts_with(&gunzip::MAGIC) || magic[..count] == ZSTD_MAGIC {
             return Err(Problem::usage(format!("`{shown}` is compressed as a whole"))
                 .help("decompress it first, for example with `gunzip` or `zstd -d`"));
         }

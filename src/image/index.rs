@@ -5,14 +5,12 @@
 use serde_json::{Map, Value, json};
 
 use super::Image;
-use crate::oci::{Digest, media_type};
+use crate::oci::{Digest, REF_NAME, media_type};
 
 /// The file that marks a directory as an OCI layout, and its content.
 pub(super) const LAYOUT_FILE: (&str, &[u8]) = ("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#);
 /// The file that names the images.
 pub(super) const INDEX_FILE: &str = "index.json";
-/// The annotation that names an image within a layout.
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// An index of images by name.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -198,6 +198,7 @@ pub(super) mod tests {
     use crate::image::MediaTypes;
     use crate::image::config::tests::image;
     use crate::image::placement::Placement;
+    use crate::oci::REF_NAME;
 
     pub(in crate::image) fn new_store(directory: &Path) -> Store {
         Store::open(&directory.join("lambda-image"), &Session::silent()).expect("a store")
@@ -224,8 +225,7 @@ pub(super) mod tests {
         let bytes = fs::read(directory.join(INDEX_FILE)).expect("an index");
         let index: Value = serde_json::from_slice(&bytes).expect("JSON");
         let entries = index["manifests"].as_array().expect("entries").iter();
-        let name =
-            |entry: &Value| entry["annotations"]["org.opencontainers.image.ref.name"].as_str().map(str::to_owned);
+        let name = |entry: &Value| entry["annotations"][REF_NAME].as_str().map(str::to_owned);
         entries.map(|entry| name(entry).expect("a name")).collect()
     }
 

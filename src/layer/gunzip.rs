@@ -8,7 +8,7 @@ use flate2::bufread::GzDecoder;
 use serde::{Deserialize, Serialize};
 
 /// The first bytes of a member (RFC 1952, 2.3.1).
-const MAGIC: [u8; 2] = [0x1f, 0x8b];
+pub(crate) const MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// How a gzip stream is framed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
