@@ -10,7 +10,7 @@ use crate::problem::{Problem, Result};
 
 use super::environment::{Environment, verify_over_environment};
 use super::push::name_of;
-use super::{BuildRequest, Checks, compile, project, settle};
+use super::{BuildRequest, Checks, compile, merged_request, project};
 
 /// What `verify` is asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,8 +53,7 @@ pub fn verify_request(typed: &VerifyArgs, environment: &Environment, session: &S
     }
     let build = &args.build;
     let Some(reference) = args.image else {
-        let project = project::find(build, environment, session)?;
-        let request = settle(project, build, environment)?;
+        let request = merged_request(build, environment, session)?;
         return Ok(VerifyRequest::Project(BuildRequest { checks: Checks::Later, ..request }));
     };
     let SelectionArgs { name, bin, .. } = &build.selection;

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::Client;
 use super::auth::Scope;
 use super::error::{Error, ErrorKind, unreachable};
-use super::feed::{Fault, Feed, Made, Source, WAITING_PIECES, Watch};
+use super::feed::{Fault, Feed, GivenUp, Made, Source, WAITING_PIECES, Watch};
 use super::origin::redacted;
 use super::push::{Session, confirm};
 use super::transport::Call;
@@ -304,11 +304,19 @@ impl Client {
         let mut make = std::pin::pin!(make);
         let answer = || answer_limit(stall, size.unwrap_or_else(|| watch.taken_bytes()));
         let mut stalled = std::pin::pin!(watch.stalled(stall, answer));
-        let (mut made, mut is_making) = (None, true);
+        let (mut made, mut unmade, mut is_making) = (None, None, true);
         loop {
             tokio::select! {
                 biased;
                 answer = &mut request => {
+                    let is_given_up = answer.as_ref().is_err_and(is_given_up);
+                    if is_given_up && watch.fault().is_none() {
+                        // Its maker failed, and knows why.
+                        let failed = if is_making { make.await.err() } else { unmade };
+                        if let Some(error) = failed {
+                            return (None, Err(error));
+                        }
+                    }
                     let answer = answer.map_err(|error| match watch.fault() {
                         Some(Fault::Restarted) => Error::cut(&what, "its bytes come anew from where they are taken"),
                         Some(Fault::TooLong) => changed(size.unwrap_or_default(), "more"),
@@ -321,7 +329,7 @@ impl Client {
                     match outcome {
                         Ok(all) => made = Some(all),
                         // Who finds nobody to take the bytes knows less than the request that failed.
-                        Err(_) if watch.is_gone() => {}
+                        Err(error) if watch.is_gone() => unmade = Some(error),
                         Err(error) => return (None, Err(error)),
                     }
                 }
@@ -357,6 +365,18 @@ impl Client {
             _ => error,
         }
     }
+}
+
+/// Whether a request failed since its body was given up.
+fn is_given_up(error: &reqwest::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if error.is::<GivenUp>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// Whether the registry no longer knows the session, or has another idea of what is in it: another one is needed.

@@ -324,6 +324,30 @@ fn what_nobody_has_is_told_by_asset_digest_and_place() {
 }
 
 #[test]
+fn of_layers_whose_files_are_not_here_the_one_that_is_lost_is_named() {
+    let registry = open("app");
+    let first = project("scratch", &format!("{}/app", registry.address));
+    succeeded(push(&first).run());
+    let fresh = checkout(&first);
+    fs::remove_dir_all(fresh.path("models")).expect("removed");
+    fs::remove_file(fresh.path("x.db")).expect("removed");
+    let run = |command: &str| {
+        let target = fresh.path(&format!("target-of-{command}"));
+        let run = Program::of(command, fresh.root()).args(["--binary-path", "app", "--assets-from-lock"]);
+        run.arg("--target-dir").arg(target).run()
+    };
+    succeeded(run("verify"));
+    let [there, lost] = ["/var/task/models", "/var/task/x.db"].map(|destination| blob_of(&first, destination));
+    registry.forget_digest("app", &lost);
+    for command in ["push", "build"] {
+        let outcome = run(command);
+        assert_eq!(outcome.code, 1, "{command}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains(&lost.to_string()), "{command}: {}", outcome.stderr);
+        assert!(!outcome.stderr.contains(&there.to_string()), "{command}: {}", outcome.stderr);
+    }
+}
+
+#[test]
 fn an_asset_of_which_a_part_is_missing_is_an_error() {
     let registry = open("app");
     let first = project("scratch", &format!("{}/app", registry.address));

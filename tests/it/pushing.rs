@@ -435,6 +435,24 @@ fn a_registry_with_tls_and_a_login_takes_it() {
 }
 
 #[test]
+fn a_push_whose_result_cannot_be_written_says_that_it_pushed() {
+    let registry = FaultRegistry::builder().repository("site").ways(open()).start();
+    let site = Site::new();
+    let push = || site.push(&format!("{}/site", registry.address), &["notes.txt"]).args(["--message-format", "json"]);
+    succeeded(push().run());
+    let result = site.store().join("site.json");
+    fs::remove_file(&result).expect("removed");
+    // What is renamed onto a directory that is not empty gets nowhere.
+    fs::create_dir_all(result.join("in the way")).expect("made");
+    let outcome = push().args(["--tag", "live", "--env", "A=1"]).run();
+    assert_eq!(outcome.code, 1);
+    let digest = outcome.messages("image-pushed")[0]["digest"].as_str().expect("a digest").to_owned();
+    let live = registry.manifest("site", "live").expect("a tag");
+    assert_eq!(Digest::of(&live).to_string(), digest);
+    assert!(outcome.stderr.contains("the image is pushed, and only"), "{}", outcome.stderr);
+}
+
+#[test]
 fn a_login_of_podman_for_a_part_of_a_registry_is_used_there_alone() {
     let registry = DockerRegistry::start_with_password();
     let site = Site::new();

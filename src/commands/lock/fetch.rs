@@ -28,8 +28,8 @@ pub(in crate::commands) async fn blobs(
 ) -> Result<()> {
     for (index, draft) in drafts.iter().enumerate() {
         let missing = missing(draft, store);
-        let Some((spec, locked)) = missing.first() else { continue };
-        let absent = |why: String| {
+        let Some(first) = missing.first() else { continue };
+        let absent = |(spec, locked): &(&LayerSpec, &Locked), why: String| {
             let root = locked.expected.as_ref().map(|root| root.display().to_string()).unwrap_or_default();
             let digest = spec.told.map(|told| told.digest.to_string()).unwrap_or_default();
             Problem::failed(format!("asset `{}` is not at `{root}`, and its layer {digest} {why}", spec.name))
@@ -37,10 +37,10 @@ pub(in crate::commands) async fn blobs(
         let destination = request.blobs.get(index).and_then(Option::as_ref);
         let Some(destination) = destination.filter(|_| !request.offline) else {
             return Err(match request.offline {
-                true => absent("is not in the store, and `--offline` forbids to fetch it".into())
+                true => absent(first, "is not in the store, and `--offline` forbids to fetch it".into())
                     .help("run once without `--offline`"),
-                false => absent("is not in the store, and no repository is named that could have it".into())
-                    .help("name it with the key `repository` under `[package.metadata.lambda-image]`"),
+                false => absent(first, "is not in the store, and no repository is named that could have it".into())
+                    .help("name it with the key `repository`, where the asset is named"),
             });
         };
         let from = Destination { create_repository: false, ..destination.clone() };
@@ -49,12 +49,13 @@ pub(in crate::commands) async fn blobs(
         let layers: Vec<_> =
             missing.iter().filter_map(|(spec, _)| spec.told).map(|told| (told.descriptor(), told.diff_id)).collect();
         let (client, repository) = (Arc::clone(&reached.target.client), reached.target.repository.clone());
-        for (layer, (spec, _)) in layers.iter().zip(&missing) {
+        for (layer, of) in layers.iter().zip(&missing) {
             let Descriptor { digest, .. } = layer.0;
             if !client.has_blob(&repository, &layer.0).await? {
-                return Err(absent(format!("is not in `{shown}`")).help("push once from a machine that has the files"));
+                let why = format!("is not in `{shown}`");
+                return Err(absent(of, why).help("push once from a machine that has the files"));
             }
-            tracing::debug!(%digest, name = spec.name, "fetching");
+            tracing::debug!(%digest, name = of.0.name, "fetching");
         }
         let blobs = Base::of_blobs(client, repository, shown, draft.base.architecture, layers);
         let pipeline = Arc::new(Pipeline::new(request.threads, draft.request.compression_level));

@@ -346,9 +346,10 @@ fn conclude(mut result: ImageResult, push: &PushResult, pushing: &Pushing<'_>) -
     result.image_uri = Some(push.image_uri.clone());
     result.tags.clone_from(&push.tags);
     (result.sent_bytes, result.reused_bytes) = (Some(push.sent_bytes), Some(push.reused_bytes));
-    let result = result_file::write(pushing.store, &result)?;
-    pushing.session.emit(&Event::ImagePushed { image: &result, push });
-    Ok(result)
+    let written = result_file::write(pushing.store, &result);
+    // It is pushed and tagged, whatever becomes of the file.
+    pushing.session.emit(&Event::ImagePushed { image: written.as_ref().unwrap_or(&result), push });
+    written.map_err(|problem| problem.context("the image is pushed, and only what tells of it could not be written"))
 }
 
 /// The registry and the repository of a base in ECR.
