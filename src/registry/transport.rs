@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
@@ -40,7 +40,8 @@ const STOP_INTERVAL: Duration = Duration::from_millis(200);
 pub struct Patience {
     /// Tries of one request, the first included.
     pub tries: usize,
-    /// Tries of a request whose connection cannot even be made, the first included.
+    /// Tries of a request whose connection cannot even be made, the first included, while nobody ever answered: who did
+    /// will be back.
     pub connect_tries: usize,
     /// The longest wait after the first failure; it doubles with each one, and a random part of it is waited.
     pub first_delay: Duration,
@@ -71,6 +72,8 @@ pub(super) struct Http {
     pub(super) session: Session,
     /// How often the registry asked for fewer requests.
     pub(super) throttled: watch::Sender<u64>,
+    /// Whether anybody ever answered.
+    answered: AtomicBool,
     /// How many uploads the registry confirmed.
     pub(super) confirmed: AtomicU64,
     /// The sessions of uploads under way, by repository.
@@ -89,8 +92,9 @@ impl Http {
     fn new(patience: Patience, session: Session) -> Self {
         let throttled = watch::Sender::new(0);
         let confirmed = AtomicU64::new(0);
-        let sessions = Mutex::default();
-        Self { patience, session, throttled, confirmed, sessions, proxied: OnceLock::new(), direct: OnceLock::new() }
+        let (answered, sessions) = (AtomicBool::new(false), Mutex::default());
+        let (proxied, direct) = (OnceLock::new(), OnceLock::new());
+        Self { patience, session, throttled, answered, confirmed, sessions, proxied, direct }
     }
 
     /// The client for `url`. Clients are made late: reading the trusted certificates takes a while.
@@ -130,7 +134,9 @@ impl Http {
     ) -> Result<Response, Option<reqwest::Error>> {
         let client = self.client_for(request.url()).map_err(|_| None)?;
         let limit = self.patience.connect + answer;
-        tokio::time::timeout(limit, client.execute(request)).await.map_err(|_| None)?.map_err(Some)
+        let answer = tokio::time::timeout(limit, client.execute(request)).await.map_err(|_| None)?.map_err(Some)?;
+        self.answered.store(true, Ordering::Relaxed);
+        Ok(answer)
     }
 
     /// Fails as soon as the work is asked to stop; otherwise what `work` gives.
@@ -388,7 +394,8 @@ impl Retries<'_> {
             self.http.throttled.send_modify(|times| *times += 1);
         }
         let is_connect = matches!(error.kind, ErrorKind::Unreachable { .. });
-        if is_connect && self.failures >= self.http.patience.connect_tries {
+        let was_there = self.http.answered.load(Ordering::Relaxed);
+        if is_connect && !was_there && self.failures >= self.http.patience.connect_tries {
             return Err(error);
         }
         let Some(own) = self.delays.next() else { return Err(error) };

@@ -189,6 +189,18 @@ fn whom_no_proxy_names_is_reached_without_one() {
     }
 }
 
+#[tokio::test]
+async fn a_registry_that_answered_before_is_waited_for_as_long_as_for_an_answer() {
+    let (retried, registry) = (Retried::default(), registry().start());
+    let origin = Origin::from_url(&registry.origin).expect("an origin");
+    let session = Session::new(Box::new(retried.clone()));
+    let client = Client::new(origin, CredentialSource::Anonymous, patience(), &session);
+    manifest(&client).await.expect("a manifest");
+    drop(registry);
+    manifest(&client).await.expect_err("nobody is there");
+    assert_eq!(*retried.0.lock().expect("no panic under the lock"), patience().tries - 1);
+}
+
 #[test]
 fn a_host_nobody_knows_is_looked_for_again_and_then_named() {
     if child::is_child() {
