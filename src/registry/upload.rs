@@ -97,7 +97,7 @@ impl Client {
         let mut seen_confirmed = confirmed.load(Ordering::Relaxed);
         let (mut renewals, mut wrong_digests) = (0, 0);
         let mut session = upload.session.take();
-        let mut was_cut = false;
+        let (mut was_cut, mut was_opened) = (false, session.is_some());
         loop {
             let failure = match self.try_upload(&upload, session.take(), &mut known, was_cut).await {
                 Ok(made) => {
@@ -107,6 +107,7 @@ impl Client {
                 Err(failure) => failure,
             };
             let Failure { error, session, renewed } = failure;
+            was_opened |= session.is_some();
             if let Some(session) = session {
                 // Nobody waits long for a program that is to stop: then all are ended at once, by `end_sessions`.
                 self.transport.http.session.check()?;
@@ -128,7 +129,9 @@ impl Client {
             }
             was_cut = error.kind == ErrorKind::Cut;
             if let Err(error) = retries.back_off(error).await {
-                return Err(if was_cut { self.explain_cut(upload.repository, error).await } else { error });
+                // Who opens a session has the repository, or makes it by the way.
+                let is_explained = was_cut && !was_opened;
+                return Err(if is_explained { self.explain_cut(upload.repository, error).await } else { error });
             }
             if let Some(descriptor) = &known
                 && self.has_blob(upload.repository, descriptor).await?

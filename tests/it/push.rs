@@ -306,6 +306,19 @@ async fn a_lost_confirmation_is_found_by_asking() {
 }
 
 #[tokio::test]
+async fn a_registry_that_makes_repositories_by_itself_lacks_none_when_connections_break() {
+    // As docker-registry, which knows no repository before its first manifest.
+    const UNKNOWN: &str = r#"{"errors":[{"code":"NAME_UNKNOWN"}]}"#;
+    let registry = FaultRegistry::builder()
+        .repository("a")
+        .fault(Method::GET, "/tags/list", ALWAYS, Fault::Status(404, &[], UNKNOWN))
+        .fault(Method::PATCH, "", ALWAYS, Fault::ReadThenCut(1000))
+        .start();
+    let error = stream(&client(&registry), &noise(LARGE)).await.expect_err("the connection breaks");
+    assert_eq!(error.kind, ErrorKind::Cut, "{}", error.problem);
+}
+
+#[tokio::test]
 async fn a_missing_repository_is_told_as_that_even_if_the_connection_is_just_cut() {
     for cuts_unknown_repositories in [false, true] {
         let ways = Ways { cuts_unknown_repositories, ..ecr() };
