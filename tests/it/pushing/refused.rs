@@ -48,7 +48,7 @@ fn every_refusal_says_what_to_do_and_moves_nothing() {
         (
             "a policy",
             open().fault(Method::POST, "/uploads/", ALWAYS, status(403, POLICY)),
-            &["a policy denies `ecr:InitiateLayerUpload`", "could not push layer `"],
+            &["a policy denies `ecr:InitiateLayerUpload`"],
         ),
         (
             "too many layers",
@@ -116,6 +116,11 @@ fn every_refusal_says_what_to_do_and_moves_nothing() {
                     assert!(said.contains(word), "{name}: no `{word}` in {said}");
                 }
                 assert!(said.contains("\nhelp: "), "{name}: {said}");
+                if name == "a policy" {
+                    // Both are sent at once, and either may be refused first.
+                    let layers = ["big.bin", "notes.txt"].map(|layer| format!("could not push layer `{layer}`"));
+                    assert!(layers.iter().any(|layer| said.contains(layer)), "{name}: {said}");
+                }
                 for secret in [PASSWORD, &STANDARD.encode(format!("me:{PASSWORD}")), "canary"] {
                     assert!(!said.contains(secret), "{name}: `{secret}` in {said}");
                 }
