@@ -33,12 +33,20 @@ pub fn read(path: &Path, requested: Option<Architecture>) -> Result<ElfFacts> {
         let message = format!("`{}` is {}, and Lambda runs Linux programs (ELF)", path.display(), kind_of(path)?);
         return Err(Problem::refused(message).help(compile_for_linux(requested)));
     };
+    if facts.missing_bytes > 0 {
+        return Err(elf::damaged(path, missing(&facts)));
+    }
     // A program with a loader names it, and a static one needs no library.
     if facts.architecture.is_some() && facts.interpreter.is_none() && !facts.needed.is_empty() {
         let message = format!("`{}` is a shared library, and Lambda starts a program", path.display());
         return Err(Problem::refused(message).help("give the binary that `cargo build` makes of a `[[bin]]` target"));
     }
     Ok(facts)
+}
+
+/// What is wrong with an ELF file that is cut short.
+pub(super) fn missing(facts: &ElfFacts) -> String {
+    format!("at least {} bytes are missing at its end", facts.missing_bytes)
 }
 
 fn refuse_what_is_no_file(path: &Path) -> Result<()> {

@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
+use super::binary::missing;
 use super::findings::{Findings, Place, shown};
 use super::image::ImageFacts;
 use super::merged::Merged;
@@ -242,6 +243,11 @@ pub(super) fn programs(programs: &[(String, &ElfFacts)], surroundings: &Surround
                 let elf = surroundings.merged.elf(&library.path);
                 loaded.insert(name, library.path.clone());
                 if let Some(elf) = elf.filter(|_| known.insert(library.path.clone())) {
+                    if elf.missing_bytes > 0 && told.insert(library.path.clone()) {
+                        let message = format!("`/{program}` loads it, and it is cut short: {}", missing(elf));
+                        let place = surroundings.merged.place(&library.path);
+                        findings.add_with_help(rules::LIBRARY, place, message, rules::CUT_SHORT);
+                    }
                     loaded.extend(elf.soname.as_deref().map(|soname| (soname, library.path.clone())));
                     open.push_back((library, elf, handed.clone()));
                 }

@@ -383,6 +383,9 @@ pub(super) const NOT_EXECUTABLE: &Rule = &Rule {
     fix: "`chmod a+rx` the program and the directories above it, or in a Dockerfile `COPY --chmod=755`",
 };
 
+/// What to do about a file of which the end is missing.
+pub(super) const CUT_SHORT: &str = "build or copy it again";
+
 pub(super) const NOT_A_PROGRAM: &Rule = &Rule {
     code: "L053",
     severity: Severity::Error,
@@ -442,7 +445,7 @@ pub(super) const MODULE_SYMBOLS: &Rule = &Rule {
 pub(super) const LIBRARY: &Rule = &Rule {
     code: "L060",
     severity: Severity::Error,
-    title: "a library that is not found",
+    title: "a library that is not found, or not whole",
     why: "the loader looks along LD_LIBRARY_PATH, RUNPATH and its own directories: `cannot open shared object file`",
     fix: "copy the library into a directory of LD_LIBRARY_PATH, such as `/opt/lib` or `/var/task/lib` on AWS's bases",
 };

@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use super::binary::machine_name;
+use super::binary::{machine_name, missing};
 use super::findings::{Findings, Place, shown};
 use super::image::ImageFacts;
 use super::libraries::{self, Surroundings};
@@ -221,6 +221,11 @@ impl<'a> Start<'a, '_> {
             let message = format!("{why}; it is for {own}, and the image for {}", self.image.platform());
             let help = machine_advice(elf.architecture, image);
             self.findings.add_with_help(rules::ARCHITECTURE, self.merged.place(path), message, help);
+            return;
+        }
+        if elf.missing_bytes > 0 {
+            let message = format!("{why}, and it is cut short: {}", missing(elf));
+            self.findings.add_with_help(rules::NOT_A_PROGRAM, self.merged.place(path), message, rules::CUT_SHORT);
             return;
         }
         let Some(loader) = &elf.interpreter else { return };

@@ -4,6 +4,7 @@
 //! come from anywhere and may lie: every count and size is bounded before it is believed, and a damaged file is an
 //! error or no facts, never a panic and never a large allocation.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
@@ -52,6 +53,14 @@ pub struct ElfFacts {
     pub rpath: Option<String>,
     /// Its own name as a library.
     pub soname: Option<String>,
+    /// How far what is to be loaded reaches beyond the end of the file: it is cut short, and no more is known of it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub missing_bytes: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form serde asks for")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl ElfFacts {
@@ -86,9 +95,15 @@ pub fn read_file(path: &Path) -> Result<Option<ElfFacts>> {
     }
     match parse(&ReadCache::new(file)) {
         Ok(facts) => Ok(Some(facts)),
-        Err(Damage(what)) => Err(Problem::refused(format!("`{}` is a damaged ELF file: {what}", path.display()))
-            .help("it may be cut short: build or copy it again")),
+        Err(Damage(what)) => Err(damaged(path, what)),
     }
+}
+
+/// That the ELF file at `path` is damaged.
+#[must_use]
+pub fn damaged(path: &Path, what: impl Display) -> Problem {
+    Problem::refused(format!("`{}` is a damaged ELF file: {what}", path.display()))
+        .help("it may be cut short: build or copy it again")
 }
 
 /// The facts of an ELF file held in memory; `None` if it is no ELF file, or a damaged one.
@@ -210,6 +225,14 @@ fn parse<'d, R: ReadRef<'d>>(data: R) -> Parsed<ElfFacts> {
         return Err(Damage("it has too many program headers"));
     }
     let segments = header.program_headers(LE, data).map_err(|_| Damage("its program headers lie outside"))?;
+    let length = data.len().map_err(|()| Damage("its size is not known"))?;
+    // Files of debugging information alone have the program's segments and not their bytes, too: nothing loads them.
+    let loaded = segments.iter().filter(|segment| segment.p_type(LE) == elf::PT_LOAD && segment.p_filesz(LE) > 0);
+    let ends = loaded.map(|segment| segment.p_offset(LE).saturating_add(segment.p_filesz(LE)));
+    facts.missing_bytes = ends.max().unwrap_or_default().saturating_sub(length);
+    if facts.missing_bytes > 0 {
+        return Ok(facts);
+    }
     for segment in segments {
         let (offset, size) = segment.file_range(LE);
         match segment.p_type(LE) {

@@ -42,7 +42,7 @@ impl Kind {
             Self::Fingerprint => "fingerprints",
             Self::Layer => "layers",
             // The number is the form of the facts: records of another are in another folder, and so absent.
-            Self::Facts => "facts-3",
+            Self::Facts => "facts-4",
             Self::Reference => "references",
             Self::Base => "bases",
             Self::Blob => "blobs",

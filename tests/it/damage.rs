@@ -301,7 +301,7 @@ fn a_base_whose_facts_were_lost_is_looked_through_again() {
             .start();
         let base = format!("{}/a:1", registry.address);
         digest(site.build_on(&base, &["notes.txt"]));
-        let facts = site.store().join("records/facts-3");
+        let facts = site.store().join("records/facts-4");
         let damages: [fn(&Path); 2] = [
             |facts| fs::remove_dir_all(facts).expect("removed"),
             |facts| files_below(facts).iter().for_each(|file| fs::write(file, "{}").expect("written")),

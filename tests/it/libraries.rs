@@ -119,6 +119,12 @@ fn libraries_are_found_and_new_enough() {
             release(image, version);
         });
     }
+    expect("a library that is cut short", &["L060 error /var/task/lib/libhelper.so"], |image| {
+        machine(image);
+        system(image, Some(&libc_of_this_machine));
+        let half = &helper[..helper.len() / 2];
+        image.add(|tape| tape.directory("var/task/lib", 0o755).file("var/task/lib/libhelper.so", 0o755, half));
+    });
     expect("all is there, by run path", &[], |image| {
         machine(image);
         system(image, Some(&libc_of_this_machine));

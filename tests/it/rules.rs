@@ -325,6 +325,21 @@ fn programs_that_do_not_start() {
         image.add(|tape| tape.file("var/task/text", 0o755, b"hello\n"));
         start(image, &["/var/task/text"]);
     });
+    expect("a program that is cut short", &["L053 error /var/task/cut"], |image| {
+        let whole = elf(AMD64);
+        image.add(|tape| tape.file("var/task/cut", 0o755, &whole[..whole.len() - 4]));
+        start(image, &["/var/task/cut"]);
+    });
+    expect("a large program that is cut short", &["L053 error /var/task/cut"], |image| {
+        let mut large = elf(AMD64);
+        // The size of its one segment, in the file and in memory (gABI, program header).
+        for at in [96, 104] {
+            large[at..at + 8].copy_from_slice(&(20_u64 << 20).to_le_bytes());
+        }
+        large.resize(18 << 20, 0);
+        image.add(|tape| tape.file("var/task/cut", 0o755, &large));
+        start(image, &["/var/task/cut"]);
+    });
     expect("a script of Windows", &["L053 error /var/task/run"], |image| {
         image.add(|tape| tape.file("var/task/run", 0o755, b"#!/var/task/bootstrap\r\n"));
         start(image, &["/var/task/run"]);
