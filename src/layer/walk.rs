@@ -50,19 +50,20 @@ pub struct Asset {
 /// be packed: a device, a link that leaves the asset, a whiteout, a likely secret.
 pub fn walk(asset: &Asset) -> Result<Vec<Entry>> {
     let root = root(asset);
-    match fs::symlink_metadata(&root) {
-        Ok(_) => {
-            let destination = destination(asset, &root)?;
-            let entries = Walk::new(asset, root.clone())?.path(&destination)?;
-            return if is_directory(&root)? && is_empty(&entries) { Err(empty(asset, &root)) } else { Ok(entries) };
-        }
-        // A directory above that may not be searched hides whether it is there.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error).or_failed(|| stat(&root)),
-        Err(_) => {}
+    if is_there(asset, &root)? {
+        let destination = destination(asset, &root)?;
+        let entries = Walk::new(asset, root.clone())?.path(&destination)?;
+        return if is_directory(&root)? && is_empty(&entries) { Err(empty(asset, &root)) } else { Ok(entries) };
     }
     let Some((prefix, pattern)) = glob(asset)? else {
+        let what = match fs::read_link(&root) {
+            Ok(target) => {
+                format!("`{}` is a symlink to `{}`, where nothing is", root.display(), target.display())
+            }
+            Err(_) => format!("nothing at `{}`", root.display()),
+        };
         return Err(Problem::usage(format!("no such asset `{}`", asset.shown))
-            .because(io::Error::other(format!("nothing at `{}`", root.display())))
+            .because(io::Error::other(what))
             .help(format!("asset paths start at `{}`", asset.directory.display())));
     };
     if !is_directory(&prefix)? {
@@ -79,6 +80,16 @@ pub fn walk(asset: &Asset) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
+/// Whether something is at an asset's own path; a link that is to be followed counts as what it leads to.
+fn is_there(asset: &Asset, root: &Path) -> Result<bool> {
+    let metadata = if asset.follow_symlinks { fs::metadata(root) } else { fs::symlink_metadata(root) };
+    match metadata {
+        // A directory above that may not be searched hides whether it is there.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error).or_failed(|| stat(root)),
+        metadata => Ok(metadata.is_ok()),
+    }
+}
+
 /// Whether there is nothing but directories.
 fn is_empty(entries: &[Entry]) -> bool {
     entries.iter().all(|entry| matches!(entry.content, Content::Directory { .. }))
@@ -88,8 +99,10 @@ fn is_empty(entries: &[Entry]) -> bool {
 fn empty(asset: &Asset, root: &Path) -> Problem {
     let problem = Problem::usage(format!("asset `{}` has no files", asset.shown));
     if asset.exclude.is_empty() {
+        let is_bare = fs::read_dir(root).is_ok_and(|mut entries| entries.next().is_none());
+        let what = if is_bare { "is an empty directory" } else { "holds only directories" };
         problem
-            .because(io::Error::other(format!("`{}` is an empty directory", root.display())))
+            .because(io::Error::other(format!("`{}` {what}", root.display())))
             .help("bring them: `git submodule update --init` if it is one; `--assets-from-lock` wants it removed")
     } else {
         problem
@@ -103,11 +116,8 @@ fn empty(asset: &Asset, root: &Path) -> Problem {
 /// # Errors
 /// When a pattern or destination is malformed, or what is there cannot be listed.
 pub fn is_absent(asset: &Asset) -> Result<bool> {
-    let root = root(asset);
-    match fs::symlink_metadata(&root) {
-        Ok(_) => return Ok(false),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error).or_failed(|| stat(&root)),
-        Err(_) => {}
+    if is_there(asset, &root(asset))? {
+        return Ok(false);
     }
     let Some((prefix, pattern)) = glob(asset)? else { return Ok(true) };
     if !is_directory(&prefix)? {

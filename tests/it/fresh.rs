@@ -3,6 +3,7 @@
 mod rebasing;
 
 use std::fs;
+use std::os::unix::fs::symlink;
 
 use axum::http::Method;
 use cargo_lambda_image::layer::gzip::FORMAT_VERSION;
@@ -293,6 +294,28 @@ fn assets_that_are_not_here_come_from_the_lock_and_the_registry() {
     assert_eq!(build().succeed()[0].to_string(), there["digest"]);
     crate::support::layout::verify(&fresh.layout());
     assert_eq!(build().arg("--offline").succeed()[0].to_string(), there["digest"], "they are here now");
+}
+
+#[test]
+fn a_followed_link_that_leads_nowhere_is_an_asset_that_is_not_here() {
+    let registry = open("app");
+    let first = Project::new(&[("cache/a.bin", &"rows ".repeat(10_000))]);
+    let table = format!(
+        "base = \"scratch\"\nrepository = \"{}/app\"\nassets = [{{ path = \"models\", follow-symlinks = true }}]\n",
+        registry.address
+    );
+    first.write("lambda-image.toml", table);
+    first.write_program("app", AMD64);
+    symlink("cache", first.path("models")).expect("linked");
+    let there = pushed(&succeeded(push(&first).run()));
+    let fresh = Project::new(&[]);
+    for path in ["lambda-image.toml", FILE_NAME] {
+        fresh.write(path, fs::read(first.path(path)).expect(path));
+    }
+    fresh.write_program("app", AMD64);
+    symlink("cache", fresh.path("models")).expect("linked");
+    let again = succeeded(push(&fresh).args(["--assets-from-lock", "--locked"]).run());
+    assert_eq!((&pushed(&again)["digest"], steps(&again).first()), (&there["digest"], Some(&"reuse".to_owned())));
 }
 
 #[test]

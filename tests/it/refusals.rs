@@ -61,6 +61,7 @@ fn assets_that_cannot_be_packed() {
         project.write(&format!("{directory}/{file}"), "x");
     }
     fs::create_dir_all(project.path("hollow/inner")).expect("made");
+    fs::create_dir(project.path("bare")).expect("made");
     project.write("key/server.pem", "-----BEGIN PRIVATE KEY-----\n");
     for (directory, target) in [("absolute", "/etc/hostname"), ("above", "../file"), ("dangling", "nothing")] {
         fs::create_dir(project.path(directory)).expect("made");
@@ -71,7 +72,8 @@ fn assets_that_cannot_be_packed() {
         ("nothere", Said(2, &["no such asset `nothere`", &format!("nothing at `{root}/nothere`"), &root])),
         ("data/[a", Said(2, &["asset `data/[a` has a malformed pattern in `path`", "is written `[[]`"])),
         ("nothere/*", Said(2, &["no such asset `nothere/*`", "no directory `", &root])),
-        ("hollow", Said(2, &["asset `hollow` has no files", "/hollow` is an empty directory", "git submodule"])),
+        ("hollow", Said(2, &["asset `hollow` has no files", "/hollow` holds only directories", "git submodule"])),
+        ("bare", Said(2, &["asset `bare` has no files", "/bare` is an empty directory", "git submodule"])),
         ("data/*.bin", Said(2, &["asset `data/*.bin` matches nothing", &format!("below `{root}/data`")])),
         ("fifo", Said(2, &["/fifo` is a FIFO", "remove it or exclude it"])),
         ("socket", Said(2, &["/socket` is a socket", "remove it or exclude it"])),
@@ -100,6 +102,20 @@ fn assets_that_cannot_be_packed() {
     }
     let two = ["--no-binary", "--asset", "data", "--asset", "file:data/one"];
     refused(&project, &two, &Said(2, &["`/var/task/data/one` has two sources: `data` and `file`", "exclude the file"]));
+}
+
+#[test]
+fn a_followed_asset_that_is_a_link_to_nothing_is_named_with_where_it_leads() {
+    let project = project();
+    symlink("gone/model", project.path("model")).expect("linked");
+    symlink("round", project.path("round")).expect("linked");
+    for (asset, target) in [("model", "gone/model"), ("round", "round")] {
+        let table = format!("base = \"scratch\"\nassets = [{{ path = \"{asset}\", follow-symlinks = true }}]\n");
+        project.write("lambda-image.toml", table);
+        let (absent, link) = (format!("no such asset `{asset}`"), format!("/{asset}` is a symlink"));
+        let leads = format!("`{target}`, where nothing is");
+        refused(&project, &["--no-binary"], &Said(2, &[&absent, &link, &leads, "asset paths start at `"]));
+    }
 }
 
 #[test]
