@@ -61,6 +61,10 @@ pub fn base(text: &str) -> Result<(), String> {
 /// An ECR repository, or `HOST/PATH` when the first part looks like a host.
 pub fn repository(text: &str) -> Result<(), String> {
     word(text)?;
+    if let Some((scheme, place)) = text.split_once("://") {
+        let plain = if scheme == "http" { "; `--insecure` allows plain http to another machine" } else { "" };
+        return Err(format!("is written without a scheme: `{place}`{plain}"));
+    }
     let plain = fill_placeholders(text)?;
     let (first, rest) = plain.split_once('/').unwrap_or((&plain, ""));
     let is_host = first.contains(['.', ':']) || first == "localhost";
@@ -255,8 +259,9 @@ mod tests {
                 ("localhost", "no repository after the host"),
                 ("a.b", "no repository after the host"),
                 ("shop/a:v1", "without a tag"),
+                ("http://a.b/c", "without a scheme: `a.b/c`; `--insecure` allows plain http to another machine"),
+                ("https://a.b:5000/c", "without a scheme: `a.b:5000/c`"),
                 ("a.b/c@sha256:12", "without a digest"),
-                ("https://a.b/c", "no part"),
                 ("./a", "`.` is no host"),
                 ("-a.b/c", "`-a.b` is no host"),
                 ("shop/{name}", "`{name}` is not known"),
