@@ -186,11 +186,13 @@ impl CredentialSource {
             Self::Files(files) => {
                 for path in files {
                     let Some(text) = read(path)? else { continue };
-                    let key = key_of(&text, registry, repository);
+                    // One that cannot be read is told of by whoever reads it for the login.
+                    let file = serde_json::from_slice::<Keys>(&text).unwrap_or_default();
+                    let key = file.key_of(registry, repository);
                     match docker_credential::get_credential_from_reader(text.as_slice(), &key) {
                         Ok(credential) => return Ok(Some(credential.into())),
                         Err(error) if is_absent(&error) => {}
-                        Err(error) => return Err(unusable(registry, path, &error)),
+                        Err(error) => return Err(unusable(registry, path, file.helper(&key), &error)),
                     }
                 }
                 Ok(None)
@@ -210,24 +212,35 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// Under which key a file has the login for a repository: podman keeps them for parts of a registry as well, of which the
-/// longest that fits counts (containers-auth.json(5)).
-fn key_of(file: &[u8], registry: &str, repository: &str) -> String {
-    #[derive(Default, Deserialize)]
-    struct Keys {
-        #[serde(default)]
-        auths: HashMap<String, IgnoredAny>,
-    }
-    // One that cannot be read is told of by whoever reads it for the login.
-    let keys = serde_json::from_slice::<Keys>(file).unwrap_or_default().auths;
-    let mut place = format!("{registry}/{repository}");
-    while let Some((above, _)) = place.rsplit_once('/') {
-        if keys.contains_key(&place) {
-            return place;
+/// Whose logins a file has, and which helpers have others.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Keys {
+    auths: HashMap<String, IgnoredAny>,
+    cred_helpers: HashMap<String, String>,
+    creds_store: Option<String>,
+}
+
+impl Keys {
+    /// Under which key the login for a repository is: podman keeps them for parts of a registry as well, of which the
+    /// longest that fits counts (containers-auth.json(5)).
+    fn key_of(&self, registry: &str, repository: &str) -> String {
+        let mut place = format!("{registry}/{repository}");
+        while let Some((above, _)) = place.rsplit_once('/') {
+            if self.auths.contains_key(&place) {
+                return place;
+            }
+            place.truncate(above.len());
         }
-        place.truncate(above.len());
+        if registry == "docker.io" { DOCKER_HUB_KEY.to_owned() } else { registry.to_owned() }
     }
-    if registry == "docker.io" { DOCKER_HUB_KEY.to_owned() } else { registry.to_owned() }
+
+    /// The program that has the login under a key, and the setting that names it.
+    fn helper(&self, key: &str) -> Option<(String, &'static str)> {
+        let own = self.cred_helpers.get(key).filter(|helper| !helper.is_empty()).map(|helper| (helper, "credHelpers"));
+        let (helper, setting) = own.or_else(|| Some((self.creds_store.as_ref()?, "credsStore")))?;
+        Some((format!("docker-credential-{helper}"), setting))
+    }
 }
 
 impl From<DockerCredential> for Credentials {
@@ -253,17 +266,25 @@ fn is_absent(error: &CredentialRetrievalError) -> bool {
     }
 }
 
-fn unusable(registry: &str, path: &Path, error: &CredentialRetrievalError) -> Problem {
+fn unusable(
+    registry: &str,
+    path: &Path,
+    helper: Option<(String, &'static str)>,
+    error: &CredentialRetrievalError,
+) -> Problem {
+    let problem = Problem::failed(format!("could not take the login for `{registry}` from `{}`", path.display()));
+    if let (CredentialRetrievalError::HelperCommunicationError, Some((helper, setting))) = (error, helper) {
+        return problem.because(format!("its `{setting}` names `{helper}`, which could not be run")).help(format!(
+            "install `{helper}` where `PATH` leads; or remove it from `{setting}` and run `docker login {registry}`"
+        ));
+    }
     // The texts of a helper's failure are left out: a helper may print what it holds.
     let why = match error {
         CredentialRetrievalError::HelperFailure { helper, .. } => format!("`{helper} get` failed"),
-        CredentialRetrievalError::HelperCommunicationError => "its credential helper could not be run".to_owned(),
         CredentialRetrievalError::ConfigReadError => "it is not a Docker configuration".to_owned(),
         other => other.to_string(),
     };
-    Problem::failed(format!("could not take the login for `{registry}` from `{}`", path.display()))
-        .because(why)
-        .help(format!("run `docker login {registry}` again, or remove the entry"))
+    problem.because(why).help(format!("run `docker login {registry}` again, or remove the entry"))
 }
 
 #[cfg(test)]
