@@ -205,6 +205,29 @@ fn one_function_that_fails_hides_neither_the_image_nor_the_others() {
 }
 
 #[test]
+fn a_result_that_cannot_be_written_keeps_no_function_from_its_image() {
+    let cloud = Cloud::start(&["shop/app"]);
+    cloud.lambda.functions(|functions| drop(functions.all.insert("f".to_owned(), old())));
+    let project = app();
+    // What is renamed onto a directory that is not empty gets nowhere.
+    fs::create_dir_all(project.store().join("app.json/in the way")).expect("made");
+    let outcome = push(&cloud, &project).args(["--function", "f", "--message-format", "json"]).run();
+    assert_eq!(outcome.code, 1, "{}", outcome.stderr);
+    let image = &outcome.messages("image-pushed")[0];
+    let function = cloud.lambda.functions(|functions| functions.get("f").clone());
+    assert_eq!(image["image_uri"], function.image_uri);
+    assert_eq!(outcome.messages("function-updated")[0]["steps"], json!(["code"]));
+    let expected = "its functions run the image, and only what tells of it could not be written";
+    assert!(outcome.stderr.contains(expected), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("app.json"), "{}", outcome.stderr);
+
+    // Without a function there is as much to tell.
+    let outcome = push(&cloud, &project).run();
+    assert_eq!((outcome.code, outcome.stdout.trim_end()), (1, function.image_uri.as_str()), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("the image is pushed, and only what tells of it"), "{}", outcome.stderr);
+}
+
+#[test]
 fn a_dry_run_tells_what_would_become_of_each_function() {
     let cloud = Cloud::start(&["shop/app"]);
     cloud

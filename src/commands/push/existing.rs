@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::functions::{Functions, Pushed};
+use super::functions::Functions;
 use super::{Pushing, base_supply, conclude, lenders, open, send, target, to_push};
 use crate::base::{self, Base, BaseRequest, Compression};
 use crate::check::findings::Options;
@@ -73,8 +73,8 @@ pub(super) async fn push(
     let Some((image, push)) = send(&to_push, || Ok(image), &pushing).await? else {
         return functions.plan(&[Some(digest)], session).await;
     };
-    let result = conclude(draft::result(package, bin, &image, &layers), &push, &pushing)?;
-    functions.deploy(&[Pushed { result, architecture }], wait, &store, session).await
+    let pushed = conclude(draft::result(package, bin, &image, &layers), architecture, &push, &pushing);
+    functions.deploy(vec![pushed], wait, &store, session).await
 }
 
 /// Finds the image; which one of an index is x86-64's unless said, or the only one there is.

@@ -39,6 +39,8 @@ struct Place {
 pub(super) struct Pushed {
     pub result: ImageResult,
     pub architecture: Architecture,
+    /// Whether its result file tells of it.
+    pub written: Result<()>,
 }
 
 impl<'a> Functions<'a> {
@@ -120,10 +122,11 @@ impl<'a> Functions<'a> {
     /// Brings all functions to their images, and writes down which got there.
     ///
     /// # Errors
-    /// All that went wrong with any of them; the others are where they were asked to be.
+    /// All that went wrong with any of them; the others are where they were asked to be. When only a result file could
+    /// not be written, now or before.
     pub(super) async fn deploy(
         &self,
-        pushed: &[Pushed],
+        mut pushed: Vec<Pushed>,
         wait: Option<Duration>,
         store: &Store,
         session: &Session,
@@ -134,28 +137,37 @@ impl<'a> Functions<'a> {
                 Some((place.lambda.clone(), deployment(place, asked, pushed.get(index)?)))
             })
             .collect();
-        if all.is_empty() {
-            return Ok(());
+        if !all.is_empty() {
+            session.emit(&Event::PhaseStarted { phase: Phase::Functions });
         }
-        session.emit(&Event::PhaseStarted { phase: Phase::Functions });
         let patience = Patience { wait, ..Patience::default() };
         let outcomes = deploy::deploy(&all, &patience, session).await;
         let owners: Vec<usize> = self.each().map(|(index, ..)| index).collect();
-        for (index, image) in pushed.iter().enumerate() {
+        for (index, image) in pushed.iter_mut().enumerate() {
             let own = owners.iter().zip(&outcomes).filter(|(owner, _)| **owner == index);
             let functions: Vec<FunctionResult> =
                 own.filter_map(|(_, outcome)| outcome.as_ref().ok().cloned()).collect();
             if !functions.is_empty() {
-                let result = result_file::write(store, &ImageResult { functions, ..image.result.clone() })?;
-                session.emit(&Event::ImageDeployed { image: &result });
+                image.result.functions = functions;
+                let context = "its functions run the image, and only what tells of it could not be written";
+                let written = result_file::write(store, &image.result).map(drop);
+                image.written = written.map_err(|problem| problem.context(context));
+                session.emit(&Event::ImageDeployed { image: &image.result });
             }
         }
-        deploy::together(outcomes).map(|_| ()).map_err(|problem| kept(problem, pushed))
+        let failed = deploy::together(outcomes).err().map(|problem| kept(problem, &pushed));
+        let unwritten = pushed.into_iter().filter_map(|image| image.written.err());
+        let mut problems = failed.into_iter().chain(unwritten);
+        let Some(first) = problems.next() else { return Ok(()) };
+        for other in problems {
+            session.warn(&other.in_one_line(), other.next_step());
+        }
+        Err(first)
     }
 }
 
 fn deployment(place: &Place, asked: &Asked, pushed: &Pushed) -> Deployment {
-    let Pushed { result, architecture } = pushed;
+    let Pushed { result, architecture, .. } = pushed;
     let image = deploy::Image {
         uri: format!("{}@{}", place.repository, result.digest),
         digest: result.digest,

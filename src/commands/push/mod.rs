@@ -34,6 +34,7 @@ use crate::layer::plan::LayerSpec;
 use crate::layer::{Layer, Pipeline, gzip};
 use crate::lock::Findings;
 use crate::oci::{self, Descriptor, Digest, media_type};
+use crate::platform::Architecture;
 use crate::problem::{Problem, Result};
 use crate::publish::supply::{self, Cell};
 use crate::publish::{self, LayerToPush, Supply, Target};
@@ -123,7 +124,7 @@ async fn built(
         return functions.plan(&digests, session).await;
     }
     save(found, &locking, &store, session).await?;
-    functions.deploy(&pushed_images, wait, &store, session).await
+    functions.deploy(pushed_images, wait, &store, session).await
 }
 
 async fn save(found: Findings, locking: &Arc<Locking>, store: &Arc<Store>, session: &Session) -> Result<()> {
@@ -241,8 +242,8 @@ async fn push(
         let known = all().ok().map(|layers| draft.compose(&layers, build.source_date_epoch)).transpose()?;
         return Ok((Outcome::Planned(known.map(|image| image.digest())), found));
     };
-    let result = conclude(draft.result(&image, &all()?), &push, pushing)?;
-    Ok((Outcome::Pushed(Box::new(Pushed { result, architecture: image.architecture })), found))
+    let pushed = conclude(draft.result(&image, &all()?), image.architecture, &push, pushing);
+    Ok((Outcome::Pushed(Box::new(pushed)), found))
 }
 
 /// A layer, which may still have to be made.
@@ -342,14 +343,15 @@ async fn send(
 }
 
 /// Writes down and tells what was pushed.
-fn conclude(mut result: ImageResult, push: &PushResult, pushing: &Pushing<'_>) -> Result<ImageResult> {
+fn conclude(mut result: ImageResult, architecture: Architecture, push: &PushResult, pushing: &Pushing<'_>) -> Pushed {
     result.image_uri = Some(push.image_uri.clone());
     result.tags.clone_from(&push.tags);
     (result.sent_bytes, result.reused_bytes) = (Some(push.sent_bytes), Some(push.reused_bytes));
-    let written = result_file::write(pushing.store, &result);
+    let written = result_file::write(pushing.store, &result).map(drop);
     // It is pushed and tagged, whatever becomes of the file.
-    pushing.session.emit(&Event::ImagePushed { image: written.as_ref().unwrap_or(&result), push });
-    written.map_err(|problem| problem.context("the image is pushed, and only what tells of it could not be written"))
+    pushing.session.emit(&Event::ImagePushed { image: &result, push });
+    let context = "the image is pushed, and only what tells of it could not be written";
+    Pushed { result, architecture, written: written.map_err(|problem| problem.context(context)) }
 }
 
 /// The registry and the repository of a base in ECR.
