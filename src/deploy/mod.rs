@@ -127,7 +127,7 @@ pub struct Patience {
     pub first_delay: Duration,
     /// The most between two looks.
     pub max_delay: Duration,
-    /// For a role to become known to Lambda: IAM says minutes, and a wrong role is never known.
+    /// For a role to become known to Lambda: a new one takes some ten seconds, and a wrong one is never known.
     pub role: Duration,
     /// For an image, or the permission to read it, to become known to Lambda.
     pub image: Duration,
@@ -141,7 +141,7 @@ impl Default for Patience {
             wait: None,
             first_delay: Duration::from_millis(250),
             max_delay: Duration::from_secs(5),
-            role: Duration::from_secs(2 * 60),
+            role: Duration::from_secs(60),
             image: Duration::from_secs(20),
             told_every: Duration::from_secs(15),
         }
