@@ -199,17 +199,25 @@ pub(super) fn refuse_shared(images: &[(String, Vec<Asked>)]) -> Result<()> {
     Ok(())
 }
 
-/// What was typed about functions has to be about some.
-pub(super) fn refuse_idle_flags(flags: &FunctionArgs, any: bool) -> Result<()> {
-    if any || flags.no_function {
-        return Ok(());
+/// What was typed about functions has to be about some, and what about created ones about such.
+pub(super) fn refuse_idle_flags(typed: &FunctionArgs, asked: &[&Asked]) -> Result<()> {
+    let first = |flags: &[(bool, &'static str)]| flags.iter().find(|(is_typed, _)| *is_typed).map(|(_, flag)| *flag);
+    let of_any = [(typed.publish, "--publish"), (typed.alias.is_some(), "--alias")];
+    if let (Some(flag), true) = (first(&of_any), asked.is_empty()) {
+        return Err(Problem::usage(format!("`{flag}` is given, but no function"))
+            .help("name one with `--function NAME`, or with the key `function`"));
     }
-    let typed = [(flags.publish, "--publish"), (flags.alias.is_some(), "--alias")];
-    match typed.iter().find(|(is_typed, _)| *is_typed) {
-        Some((_, flag)) => Err(Problem::usage(format!("`{flag}` is given, but no function"))
-            .help("name one with `--function NAME`, or with the key `function`")),
-        None => Ok(()),
+    let of_created = [
+        (typed.role.is_some(), "--role"),
+        (typed.memory.is_some(), "--memory"),
+        (typed.timeout.is_some(), "--timeout"),
+    ];
+    if let (Some(flag), true) = (first(&of_created), asked.iter().all(|asked| asked.create.is_none())) {
+        return Err(Problem::usage(format!("`{flag}` is given, but no function is to be created"))
+            .because("it is for functions that a push creates, and changes none that is there")
+            .help("add `--create-function`, or leave it out"));
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -333,11 +341,25 @@ mod tests {
     #[test]
     fn flags_about_functions_want_one() {
         let alias = FunctionArgs { alias: Some("live".into()), ..FunctionArgs::default() };
-        assert_eq!(
-            refuse_idle_flags(&alias, false).expect_err("idle").message(),
-            "`--alias` is given, but no function"
-        );
-        refuse_idle_flags(&alias, true).expect("a function");
-        refuse_idle_flags(&FunctionArgs::default(), false).expect("nothing said");
+        let role = FunctionArgs { role: Some(ROLE.into()), ..FunctionArgs::default() };
+        let memory = FunctionArgs { memory: Some(512), ..FunctionArgs::default() };
+        let timeout = FunctionArgs { timeout: Some(9), ..FunctionArgs::default() };
+        let create = format!("function = \"f\"\ncreate-function = true\nrole = \"{ROLE}\"");
+        let (there, created) = ["function = \"f\"", &create]
+            .map(|table| settled(table, &FunctionArgs::default(), "a").expect("right"))
+            .into();
+        let (there, created) = ([&there[0]], [&created[0]]);
+        for (flags, asked, expected) in [
+            (&alias, &[][..], Some("`--alias` is given, but no function")),
+            (&alias, &there, None),
+            (&FunctionArgs::default(), &[], None),
+            (&role, &[], Some("`--role` is given, but no function is to be created")),
+            (&memory, &there, Some("`--memory` is given, but no function is to be created")),
+            (&timeout, &there, Some("`--timeout` is given, but no function is to be created")),
+            (&role, &created, None),
+        ] {
+            let refused = refuse_idle_flags(flags, asked).err();
+            assert_eq!(refused.as_ref().map(Problem::message), expected);
+        }
     }
 }

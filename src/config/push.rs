@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::aws::ecr::host::RegistryHost;
 use crate::check::findings::Options;
 use crate::cli::{BuildArgs, DestinationArgs, PushArgs, check};
 use crate::event::{Event, Session};
@@ -11,7 +12,7 @@ use crate::layer::gzip::DEFAULT_LEVEL;
 use crate::platform::Architecture;
 use crate::problem::{Problem, Result};
 
-use super::destination::{DestinationSettings, Names, refuse_collisions};
+use super::destination::{DestinationSettings, Names, Repository, refuse_collisions};
 use super::environment::{Environment, destination_of_environment, push_over_environment};
 use super::functions::{FunctionSettings, refuse_idle_flags, refuse_shared};
 use super::project::{self, Selected};
@@ -83,6 +84,7 @@ pub fn push_request(typed: &PushArgs, environment: &Environment, session: &Sessi
     let wait = args.functions.wait.map(|wait| wait.0);
     if let Some(reference) = args.destination.image.clone() {
         let (existing, destination) = existing(reference, args, environment, session)?;
+        refuse_idle(typed, std::slice::from_ref(&destination), session)?;
         return Ok(PushRequest {
             source: PushSource::Existing(existing),
             destinations: vec![destination],
@@ -92,9 +94,26 @@ pub fn push_request(typed: &PushArgs, environment: &Environment, session: &Sessi
     }
     let project = project::find(&args.build, environment, session)?;
     let destinations = destinations(&project.selected, &args, session)?;
+    refuse_idle(typed, &destinations, session)?;
     let build = settle(project, &args.build, environment)?;
     outputs::refuse_alike(&args.build.talk, &build.images)?;
     Ok(PushRequest { source: PushSource::Built(build), destinations, dry_run, wait })
+}
+
+/// Refuses what was typed in vain. What variables and keys say may be for other pushes.
+fn refuse_idle(typed: &PushArgs, destinations: &[Destination], session: &Session) -> Result<()> {
+    let asked: Vec<_> = destinations.iter().flat_map(|destination| &destination.functions).collect();
+    refuse_idle_flags(&typed.functions, &asked)?;
+    let elsewhere = |destination: &Destination| match &destination.repository {
+        Repository::At { host, .. } if RegistryHost::parse(host).is_none() => Some(host.clone()),
+        Repository::At { .. } | Repository::OfAccount(_) => None,
+    };
+    let all_elsewhere: Option<Vec<_>> = destinations.iter().map(elsewhere).collect();
+    if let (true, Some([host, ..])) = (typed.destination.create_repository, all_elsewhere.as_deref()) {
+        let message = format!("`--create-repository` is for Amazon ECR only, and `{host}` is another registry");
+        session.warn(&message, Some("leave it out: others create repositories on the first push, or on their pages"));
+    }
+    Ok(())
 }
 
 fn destinations(selected: &[Selected], args: &PushArgs, session: &Session) -> Result<Vec<Destination>> {
@@ -111,7 +130,6 @@ fn destinations(selected: &[Selected], args: &PushArgs, session: &Session) -> Re
     }
     refuse_collisions(&settled)?;
     refuse_shared(&functions)?;
-    refuse_idle_flags(function_flags, functions.iter().any(|(_, asked)| !asked.is_empty()))?;
     let all = settled.into_iter().zip(functions);
     Ok(all.map(|((_, destination), (_, functions))| Destination { functions, ..destination }).collect())
 }
@@ -186,7 +204,6 @@ fn existing(
         }
         Err(problem) => return Err(problem),
     };
-    refuse_idle_flags(&function_flags, !destination.functions.is_empty())?;
     let request = ExistingRequest {
         reference,
         directory: environment.directory.clone(),

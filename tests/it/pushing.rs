@@ -18,7 +18,7 @@ use crate::support::lambda_base::LambdaBase;
 use crate::support::layout::blobs;
 use crate::support::program::{Outcome, Program, blob, json as json_of};
 use crate::support::project::{AMD64, Project, files_below, package};
-use crate::support::registry::{Fault, FaultRegistry, Mounts, Ways};
+use crate::support::registry::{Auth, Fault, FaultRegistry, Mounts, Ways};
 use crate::support::site::Site;
 use crate::support::tools::{succeed, tool};
 use crate::support::tunnel::Tunnel;
@@ -382,6 +382,10 @@ fn what_says_no_destination_is_a_usage_error() {
         (&["--repository", "localhost:1/x", "--tag", "v{version}"], "asks for a version"),
         (&["--repository", "localhost:1/X"], "lower-case"),
         (&["--repository", "localhost:1/x:v1"], "without a tag"),
+        (&["--repository", "https://localhost:1/x"], "is written without a scheme: `localhost:1/x`"),
+        (&["--repository", "http://a.b/x"], "`a.b/x`; `--insecure` allows plain http"),
+        (&["--repository", "x", "--role", "r"], "`--role` is given, but no function is to be created"),
+        (&["--repository", "x", "--function", "f", "--memory", "512"], "`--memory` is given, but no function is to be"),
         (&["--repository", "x", "--region", "nowhere"], "`nowhere` is not an AWS region"),
     ] {
         let outcome = push().args(arguments).run();
@@ -450,6 +454,38 @@ fn a_push_whose_result_cannot_be_written_says_that_it_pushed() {
     let live = registry.manifest("site", "live").expect("a tag");
     assert_eq!(Digest::of(&live).to_string(), digest);
     assert!(outcome.stderr.contains("the image is pushed, and only"), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_credential_helper_that_is_not_installed_is_named() {
+    let registry = FaultRegistry::builder().repository("site").auth(Auth::Basic("me", "canary")).start();
+    let site = Site::new();
+    let host = registry.address.to_string();
+    let config = site.path("config.json");
+    let directory = site.path("");
+    for (setting, value) in [("credsStore", json!("gone")), ("credHelpers", json!({ host.as_str(): "gone" }))] {
+        fs::write(&config, json!({ setting: value }).to_string()).expect("written");
+        let push = site.push(&format!("{host}/site"), &["notes.txt"]).env("DOCKER_CONFIG", &directory).run();
+        assert_eq!(push.code, 1, "{}", push.stderr);
+        let expected = format!(
+            "could not take the login for `{host}` from `{}`\n\nCaused by:\n  its `{setting}` names \
+             `docker-credential-gone`, which could not be run\n\nhelp: install `docker-credential-gone` where `PATH` leads",
+            config.display()
+        );
+        assert!(push.stderr.contains(&expected), "{}", push.stderr);
+    }
+}
+
+#[test]
+fn to_create_a_repository_where_ecr_is_not_is_warned_of_if_it_was_typed() {
+    let registry = FaultRegistry::builder().repository("site").ways(open()).start();
+    let site = Site::new();
+    let push = || site.push(&format!("{}/site", registry.address), &["notes.txt"]);
+    let warning = "warning: `--create-repository` is for Amazon ECR only, and `127.0.0.1:";
+    let typed = succeeded(push().arg("--create-repository").run());
+    assert!(typed.stderr.contains(warning), "{}", typed.stderr);
+    let set = succeeded(push().env("CARGO_LAMBDA_IMAGE_CREATE_REPOSITORY", "true").run());
+    assert!(!set.stderr.contains("warning"), "{}", set.stderr);
 }
 
 #[test]
