@@ -7,6 +7,7 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 use crate::layer::elf::{self, ElfFacts};
+use crate::layer::lfs;
 use crate::platform::Architecture;
 use crate::problem::{IoContext as _, Problem, Result};
 
@@ -26,10 +27,14 @@ pub enum Libc<'a> {
 /// Reads the facts of the binary at `path`.
 ///
 /// # Errors
-/// Of class refused when it is no Linux program; `requested` then decides which `--target` the help names.
+/// Of class refused when it is no Linux program; `requested` then decides which `--target` the help names. Of class usage
+/// when only a pointer of Git LFS is there.
 pub fn read(path: &Path, requested: Option<Architecture>) -> Result<ElfFacts> {
     refuse_what_is_no_file(path)?;
     let Some(facts) = elf::read_file(path)? else {
+        if lfs::pointer(path)?.is_some() {
+            return Err(lfs::file_not_fetched(path));
+        }
         let message = format!("`{}` is {}, and Lambda runs Linux programs (ELF)", path.display(), kind_of(path)?);
         return Err(Problem::refused(message).help(compile_for_linux(requested)));
     };

@@ -18,11 +18,16 @@ use crate::oci::{Digest, HashingWriter};
 use crate::problem::{IoContext as _, Problem, Result};
 use crate::store::{Kind, Store};
 
-/// What every pointer begins with (git-lfs, docs/spec.md).
-const VERSION_LINE: &str = "version https://git-lfs.github.com/spec/v1\n";
+/// What the first line of every pointer names: the form of today, and what it was called before the first release, which
+/// `git lfs` reads still (git-lfs, docs/spec.md and lfs/pointer.go).
+const VERSIONS: [&str; 3] =
+    ["https://git-lfs.github.com/spec/v1", "https://hawser.github.com/spec/v1", "http://git-media.io/v/2"];
 
 /// Pointers are shorter than this (the same specification).
 const POINTER_LIMIT: u64 = 1024;
+
+/// The shortest has the shortest version, a digest, and a size of one digit.
+const SHORTEST_POINTER: u64 = 115;
 
 /// How many paths a command is told; more are told by their directories.
 const PATHS_TOLD: usize = 4;
@@ -49,10 +54,21 @@ impl Pointer {
     /// Reads a file's content as a pointer, if it is one.
     #[must_use]
     pub fn parse(content: &[u8]) -> Option<Self> {
-        let lines = std::str::from_utf8(content).ok()?.strip_prefix(VERSION_LINE)?;
+        let lines = std::str::from_utf8(behind_version(content)?).ok()?;
         let value = |key: &str| lines.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
         Some(Self { oid: value("oid")?.parse().ok()?, size: value("size")?.parse().ok()? })
     }
+}
+
+/// What follows the first line of a pointer; `None` if it is none.
+fn behind_version(content: &[u8]) -> Option<&[u8]> {
+    let rest = content.strip_prefix(b"version ")?;
+    VERSIONS.iter().find_map(|version| rest.strip_prefix(version.as_bytes())?.strip_prefix(b"\n"))
+}
+
+/// Whether a file of this size that begins so is meant to be a pointer.
+pub(super) fn seems_pointer(size: u64, head: &[u8]) -> bool {
+    size < POINTER_LIMIT && behind_version(head).is_some()
 }
 
 /// As [`pointers`], but files that the records know to be none are not read again.
@@ -65,7 +81,7 @@ pub fn unknown_pointers(entries: &[Entry], store: &Store, reuse: Reuse) -> Resul
         return Ok(BTreeMap::new());
     }
     let now = seconds_now();
-    let key = fingerprint(small(), "no pointers");
+    let key = fingerprint(small(), "no pointers of any version");
     if reuse == Reuse::Records && store.records().get::<()>(Kind::Fingerprint, &key).is_some() {
         return Ok(BTreeMap::new());
     }
@@ -79,7 +95,7 @@ pub fn unknown_pointers(entries: &[Entry], store: &Store, reuse: Reuse) -> Resul
 /// Whether a file is of a size that a pointer may have.
 fn is_small_file(entry: &Entry) -> bool {
     let size = entry.size();
-    matches!(entry.content, Content::File(_)) && size < POINTER_LIMIT && size > VERSION_LINE.len() as u64
+    matches!(entry.content, Content::File(_)) && size < POINTER_LIMIT && size >= SHORTEST_POINTER
 }
 
 /// The pointers among the files to be packed, by their paths in the image.
@@ -88,17 +104,22 @@ fn is_small_file(entry: &Entry) -> bool {
 /// When a small file cannot be read.
 pub fn pointers(entries: &[Entry]) -> Result<BTreeMap<PathBuf, Pointer>> {
     let mut found = BTreeMap::new();
-    let mut content = Vec::new();
     for entry in entries.iter().filter(|entry| is_small_file(entry)) {
         let Content::File(source) = &entry.content else { continue };
-        content.clear();
-        let failed = || format!("could not read `{}`", source.path.display());
-        File::open(&source.path)
-            .and_then(|file| file.take(POINTER_LIMIT).read_to_end(&mut content))
-            .or_failed(failed)?;
-        found.extend(Pointer::parse(&content).map(|pointer| (entry.path.clone(), pointer)));
+        found.extend(pointer(&source.path)?.map(|pointer| (entry.path.clone(), pointer)));
     }
     Ok(found)
+}
+
+/// The pointer in the file at `path`, if it is one.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn pointer(path: &Path) -> Result<Option<Pointer>> {
+    let mut content = Vec::new();
+    let failed = || format!("could not read `{}`", path.display());
+    File::open(path).and_then(|file| file.take(POINTER_LIMIT).read_to_end(&mut content)).or_failed(failed)?;
+    Ok(Pointer::parse(&content))
 }
 
 /// Gives each file that is a pointer the size of its content, so that layers are laid out as if it were there.
@@ -123,12 +144,20 @@ pub fn not_fetched(asset: &str, entries: &[Entry], pointers: &BTreeMap<PathBuf, 
             Content::Directory { .. } | Content::Symlink(_) => None,
         })
         .collect();
+    if let [path] = paths[..] {
+        return file_not_fetched(path);
+    }
     let first = paths.first().map(|path| path.display().to_string()).unwrap_or_default();
-    let message = match paths.len() {
-        1 => format!("`{first}` is only a pointer of Git LFS"),
-        count => format!("{count} files of asset `{asset}` are only pointers of Git LFS, `{first}` among them"),
-    };
+    let message =
+        format!("{} files of asset `{asset}` are only pointers of Git LFS, `{first}` among them", paths.len());
     Problem::usage(message).help(format!("fetch what they stand for: `{}`", pull_command(&paths)))
+}
+
+/// The problem that the file at `path` is a pointer.
+#[must_use]
+pub fn file_not_fetched(path: &Path) -> Problem {
+    Problem::usage(format!("`{}` is only a pointer of Git LFS", path.display()))
+        .help(format!("fetch what it stands for: `{}`", pull_command(&[path])))
 }
 
 /// `git lfs pull` of these files.
@@ -237,7 +266,7 @@ mod tests {
     use super::*;
 
     fn pointer_text(content: &[u8]) -> String {
-        format!("{VERSION_LINE}oid {}\nsize {}\n", Digest::of(content), content.len())
+        format!("version {}\noid {}\nsize {}\n", VERSIONS[0], Digest::of(content), content.len())
     }
 
     #[test]
@@ -245,12 +274,14 @@ mod tests {
         let (oid, size) = (Digest::of(b"model"), 5);
         let good = pointer_text(b"model");
         let extended = good.replacen("oid ", &format!("ext-0-foo {}\noid ", Digest::of(b"x")), 1);
-        for text in [good.clone(), extended] {
+        let old = VERSIONS.map(|version| good.replace(VERSIONS[0], version));
+        assert_eq!(old[2].replace("size 5", "size 0").len() as u64, SHORTEST_POINTER);
+        for text in [good.clone(), extended].into_iter().chain(old) {
             assert_eq!(Pointer::parse(text.as_bytes()), Some(Pointer { oid, size }), "{text}");
         }
         for text in [
             String::new(),
-            VERSION_LINE.to_owned(),
+            format!("version {}\n", VERSIONS[0]),
             good.replace("v1", "v2"),
             good.replace("sha256", "sha512"),
             good.replace("size 5", "size five"),
@@ -357,7 +388,8 @@ mod tests {
             let problem = not_fetched("models", &entries, &pointers(&entries).expect("readable"));
             let root = repository.directory.path().display().to_string();
             assert_eq!(problem.message().replace(&root, "ROOT"), message);
-            assert_eq!(problem.next_step(), Some(format!("fetch what they stand for: `{command}`").as_str()));
+            let they = if paths.len() == 1 { "it stands" } else { "they stand" };
+            assert_eq!(problem.next_step(), Some(format!("fetch what {they} for: `{command}`").as_str()));
             assert_eq!(problem.exit().code(), 2);
         }
     }

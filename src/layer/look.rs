@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use super::facts::Inside;
-use super::secrets;
+use super::{lfs, secrets};
 
 /// Enough for every question about files of any name: a SQLite header has 100 bytes, an LFS pointer less than 200, and
 /// the kernel reads 256 of a script's first line.
@@ -23,10 +23,6 @@ pub(super) const MOST_TEXT: usize = SCRIPT_LINE_BYTES;
 
 /// The first bytes of a SQLite database (SQLite, file format, 1.3).
 const SQLITE_MAGIC: &[u8] = b"SQLite format 3\0";
-
-/// The first bytes of a pointer (Git LFS, spec.md), which is always smaller than 1024 bytes.
-const LFS_MAGIC: &[u8] = b"version https://git-lfs.github.com/spec/v1";
-const LFS_LIMIT: u64 = 1024;
 
 /// How many of the first bytes of the file at `path` in the image [`look`] wants to see.
 pub(super) fn wanted(path: &str, size: u64) -> u64 {
@@ -45,7 +41,7 @@ pub(super) fn look(path: &str, mode: u32, size: u64, head: &[u8]) -> Vec<Inside>
         // The versions for writing and reading: 1 is the rollback journal, 2 the write-ahead log.
         found.push(Inside::Sqlite { wal: head.get(18..20).is_some_and(|versions| versions.contains(&2)) });
     }
-    if size < LFS_LIMIT && head.starts_with(LFS_MAGIC) {
+    if lfs::seems_pointer(size, head) {
         found.push(Inside::LfsPointer);
     }
     if mode & 0o111 != 0
@@ -94,7 +90,7 @@ mod tests {
             header.resize(100, 0);
             header
         };
-        let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n".to_vec();
+        let pointer = |version: &str| format!("version {version}\noid sha256:00\nsize 12\n").into_bytes();
         let os = b"NAME=\"Amazon Linux\"\nID=\"amzn\"\nVERSION_ID=\"2023\"\nID_LIKE=\"fedora\"\n".to_vec();
         let key = b"-----BEGIN PRIVATE KEY-----".to_vec();
         let secret = |what: &str| vec![Inside::Secret(what.to_owned())];
@@ -102,7 +98,10 @@ mod tests {
             ("var/task/a.db", 0o644, sqlite([1, 1]), vec![Inside::Sqlite { wal: false }]),
             ("var/task/a.db", 0o644, sqlite([2, 2]), vec![Inside::Sqlite { wal: true }]),
             ("var/task/a.db", 0o644, SQLITE_MAGIC.to_vec(), vec![Inside::Sqlite { wal: false }]),
-            ("model.bin", 0o644, pointer, vec![Inside::LfsPointer]),
+            ("model.bin", 0o644, pointer("https://git-lfs.github.com/spec/v1"), vec![Inside::LfsPointer]),
+            ("model.bin", 0o644, pointer("https://hawser.github.com/spec/v1"), vec![Inside::LfsPointer]),
+            ("model.bin", 0o644, pointer("http://git-media.io/v/2"), vec![Inside::LfsPointer]),
+            ("model.bin", 0o644, pointer("https://example.com/spec/v1"), vec![]),
             ("run", 0o755, b"#!/bin/sh -e\nexit".to_vec(), vec![Inside::Script("/bin/sh -e".into())]),
             ("run", 0o755, b"#!/bin/sh\r\n".to_vec(), vec![Inside::Script("/bin/sh\r".into())]),
             ("run", 0o644, b"#!/bin/sh\n".to_vec(), vec![]),

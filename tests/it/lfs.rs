@@ -54,6 +54,9 @@ fn a_pointer_is_refused_with_the_command_that_fetches_it() {
     assert_eq!(outcome.code, 2, "{}", outcome.stderr);
     assert!(outcome.stderr.contains("large.bin` is only a pointer of Git LFS"), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("`git lfs pull --include=\"models/large.bin\"`"), "{}", outcome.stderr);
+    // Pointers of versions before the first release are valid still (git-lfs, docs/spec.md).
+    project.write("models/large.bin", pointer(b"large").replace("git-lfs.", "hawser."));
+    assert_eq!(build(&project).run().code, 2);
     // Files that git itself keeps may look like anything else.
     project.write("models/large.bin", pointer(b"large").replace("version", "# version"));
     build(&project).succeed();

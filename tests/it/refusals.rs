@@ -228,6 +228,8 @@ fn binaries_that_lambda_cannot_start() {
     project.write("truncated", truncated);
     let whole = crate::support::project::elf(AMD64);
     project.write("cut", &whole[..whole.len() - 4]);
+    let pointer = format!("version https://git-lfs.github.com/spec/v1\noid {}\nsize 9\n", Digest::of(b"x"));
+    project.write("pointer", pointer);
     let (amd64, arm64) = ("x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu");
     for (flags, said) in [
         (&["--binary-path", "nothere"][..], Said(2, &["there is no binary `", "the file that was compiled"])),
@@ -239,6 +241,10 @@ fn binaries_that_lambda_cannot_start() {
         (&["--binary-path", "empty"], Said(3, &["/empty` is empty", amd64])),
         (&["--binary-path", "truncated"], Said(3, &["is a damaged ELF file", "build or copy it again"])),
         (&["--binary-path", "cut"], Said(3, &["ELF file: at least 4 bytes are missing at its end", "copy it again"])),
+        (
+            &["--binary-path", "pointer"],
+            Said(2, &["/pointer` is only a pointer of Git LFS", "`git lfs pull --include="]),
+        ),
         (&["--binary-path", "riscv"], Said(3, &["is built for RISC-V", amd64])),
         (&["--binary-path", "app", "--arm64"], Said(3, &["is for amd64, the flags ask for arm64", arm64])),
         (&["--binary-path", "arm", "--x86-64"], Said(3, &["is for arm64, the flags ask for amd64", amd64])),
