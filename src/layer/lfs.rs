@@ -95,7 +95,7 @@ pub fn unknown_pointers(entries: &[Entry], store: &Store, reuse: Reuse) -> Resul
 /// Whether a file is of a size that a pointer may have.
 fn is_small_file(entry: &Entry) -> bool {
     let size = entry.size();
-    matches!(entry.content, Content::File(_)) && size < POINTER_LIMIT && size >= SHORTEST_POINTER
+    matches!(entry.content, Content::File(_)) && (SHORTEST_POINTER..POINTER_LIMIT).contains(&size)
 }
 
 /// The pointers among the files to be packed, by their paths in the image.
