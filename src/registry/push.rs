@@ -3,7 +3,7 @@
 //! Uploads are next door. Every question here can be asked again safely, and is, when its answer was lost.
 
 use bytes::Bytes;
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Method, StatusCode, Url};
 use tokio::sync::watch;
 
@@ -218,7 +218,9 @@ pub(super) fn confirm(headers: &HeaderMap, digest: &Digest, url: &str) -> Result
     }
 }
 
-/// The length an answer to HEAD tells.
+/// The length of the whole that an answer tells, even if it holds one byte of it.
 fn number(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+    let of_part = headers.get(CONTENT_RANGE).and_then(|range| range.to_str().ok()?.rsplit_once('/'));
+    let whole = of_part.map(|(_, whole)| whole).or_else(|| headers.get(CONTENT_LENGTH)?.to_str().ok())?;
+    whole.trim().parse().ok()
 }

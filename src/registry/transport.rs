@@ -286,15 +286,16 @@ impl Transport {
             return Ok(Ok(response));
         }
         let rejected = self.rejected(&call.method, &url, response).await;
-        // An answer to HEAD cannot say why: GET is asked for the reason, and for nothing else.
-        if call.method != Method::HEAD || !matches!(rejected.error.status(), Some(400 | 403)) {
+        // An answer to HEAD cannot say why: GET is asked for the reason, and for nothing else. Where it is HEAD alone that
+        // is refused, its headers are the answer.
+        if call.method != Method::HEAD || !matches!(rejected.error.status(), Some(400 | 403 | 405)) {
             return Ok(Err(rejected));
         }
         let mut why = Call { headers: call.headers.clone(), ..Call::new(Method::GET, url, call.scope.clone()) };
         why.headers.insert(RANGE, HeaderValue::from_static("bytes=0-0"));
         let (response, url) = self.follow(&why, authorization).await?;
         if response.status().is_success() {
-            return Ok(Err(rejected));
+            return Ok(Ok(response));
         }
         Ok(Err(self.rejected(&why.method, &url, response).await))
     }

@@ -256,6 +256,30 @@ async fn a_refusal_without_words_is_asked_for_its_reason() {
 }
 
 #[tokio::test]
+async fn where_head_alone_is_refused_get_tells_what_is_there() {
+    let image = TestImage::new(Family::Oci, "amd64");
+    let layer = of(&image.layers[0]);
+    for status in [400, 403, 405] {
+        let head = Fault::Status(status, &[], "");
+        for ranges in [0..0, ALWAYS] {
+            let registry = FaultRegistry::builder()
+                .image("a", "1", &image)
+                .fault(Method::HEAD, "/", ALWAYS, head.clone())
+                .fault(Method::GET, "/", ranges, Fault::IgnoreRange)
+                .start();
+            let client = client(&registry);
+            assert!(client.has_blob("a", &layer).await.expect("an answer"), "{status}");
+            let larger = Descriptor { size: layer.size + 1, ..layer.clone() };
+            client.has_blob("a", &larger).await.expect_err("another size");
+            assert!(!client.has_blob("a", &of(b"other")).await.expect("an answer"), "{status}");
+            let tag = |name: &str| Selector::Tag(name.to_owned());
+            assert_eq!(client.head_manifest("a", &tag("1")).await.expect("an answer"), Some(image.digest()));
+            assert_eq!(client.head_manifest("a", &tag("2")).await.expect("an answer"), None);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_registry_that_asks_to_wait_is_waited_for() {
     let blob = noise(3000);
     let registry =

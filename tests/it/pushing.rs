@@ -457,6 +457,27 @@ fn a_push_whose_result_cannot_be_written_says_that_it_pushed() {
 }
 
 #[test]
+fn a_registry_that_refuses_every_head_and_no_get_is_pushed_to() {
+    for status in [403, 405] {
+        let refused = Fault::Status(status, &[], "");
+        let registry = FaultRegistry::builder().repository("site").ways(open());
+        let registry = registry.fault(Method::HEAD, "/", 0..usize::MAX, refused).start();
+        let site = Site::new();
+        let push = || {
+            let push = site.push(&format!("{}/site", registry.address), &["notes.txt"]).args(["--tag", "v1"]);
+            succeeded(push.args(["--message-format", "json"]).run())
+        };
+        let first = push();
+        assert_eq!(steps(&push()).1, 0, "{status}: nothing that is there is sent again");
+        let live = registry.manifest("site", "v1").expect("a tag");
+        assert_eq!(first.messages("image-pushed")[0]["digest"], Digest::of(&live).to_string());
+        // Of another machine, which has no records.
+        fs::remove_dir_all(site.store()).expect("removed");
+        assert_eq!(steps(&push()).1, 0, "{status}");
+    }
+}
+
+#[test]
 fn a_credential_helper_that_is_not_installed_is_named() {
     let registry = FaultRegistry::builder().repository("site").auth(Auth::Basic("me", "canary")).start();
     let site = Site::new();
