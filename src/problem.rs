@@ -158,6 +158,13 @@ impl Problem {
         causes
     }
 
+    /// The kind of the I/O error that this comes from.
+    #[must_use]
+    pub fn io_kind(&self) -> Option<ErrorKind> {
+        let causes = std::iter::successors(self.source(), |&cause| cause.source());
+        causes.filter_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind).last()
+    }
+
     /// Message and causes in one line, for where the work goes on.
     #[must_use]
     pub fn in_one_line(&self) -> String {

@@ -4,6 +4,7 @@
 //! all of it is there.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,6 +24,7 @@ use crate::layer::plan::LayerSpec;
 use crate::layer::{Layer, Pipeline};
 use crate::problem::{Problem, Result};
 use crate::store::Store;
+use crate::units::size;
 
 /// Builds every image of the request.
 ///
@@ -146,22 +148,35 @@ fn finish(draft: &Draft, layers: Vec<Layer>, created: Option<u64>, store: &Store
     let image = draft.compose(&layers, created)?;
     let ImageRequest { package, bin, .. } = &draft.request;
     layout::add(store, bin, &image, session)?;
-    match &draft.request.output {
-        Output::Store => {}
+    let written = match &draft.request.output {
+        Output::Store => None,
         Output::OciDir(path) => {
-            layout::export(store, bin, &image, path, session)?;
-            session.emit(&Event::Wrote { package, bin, what: "OCI layout", path });
+            let outcome = layout::export(store, bin, &image, path, session);
+            Some(("oci-dir", "OCI layout", path, outcome))
         }
         Output::OciArchive(path) => {
-            archive::oci(store, bin, &image, path, session)?;
-            session.emit(&Event::Wrote { package, bin, what: "archive", path });
+            Some(("oci-archive", "archive", path, archive::oci(store, bin, &image, path, session)))
         }
         Output::DockerArchive(path) => {
-            archive::docker(store, bin, &image, path, session)?;
-            session.emit(&Event::Wrote { package, bin, what: "archive", path });
+            Some(("docker-archive", "archive", path, archive::docker(store, bin, &image, path, session)))
         }
+    };
+    if let Some((format, what, path, outcome)) = written {
+        outcome.map_err(|problem| elsewhere(problem, format, image.size_bytes()))?;
+        session.emit(&Event::Wrote { package, bin, what, path });
     }
     let result = result_file::write(store, &draft.result(&image, &layers))?;
     session.emit(&Event::ImageBuilt { image: &result });
     Ok(())
+}
+
+/// What an output that has no room, or may not be written, can do: it need not be where the target directory is.
+fn elsewhere(problem: Problem, format: &str, size_bytes: u64) -> Problem {
+    let path = format!("`--output {format}:PATH`");
+    match problem.io_kind() {
+        Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => problem
+            .help(format!("the image takes {}: free as much, or name another place with {path}", size(size_bytes))),
+        Some(ErrorKind::ReadOnlyFilesystem) => problem.help(format!("name a place that can be written with {path}")),
+        _ => problem,
+    }
 }

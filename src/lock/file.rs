@@ -4,7 +4,6 @@
 //! model's digest under another's name: each entry carries a checksum over its lines.
 
 use std::collections::BTreeMap;
-use std::error::Error as _;
 use std::fs::{self, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -49,8 +48,7 @@ pub fn read(path: &Path) -> Result<Lock> {
 /// When it cannot be written.
 pub fn write(path: &Path, lock: &Lock) -> Result<()> {
     replace(path, &render(lock)).map_err(|problem| {
-        let cause = problem.source().and_then(|cause| cause.downcast_ref::<io::Error>());
-        let read_only = cause.is_some_and(|error| error.kind() == io::ErrorKind::ReadOnlyFilesystem);
+        let read_only = problem.io_kind() == Some(io::ErrorKind::ReadOnlyFilesystem);
         if problem.next_step().is_some() && !read_only {
             return problem;
         }

@@ -364,6 +364,37 @@ fn a_full_disk_is_named_and_costs_nothing_that_was_there() {
     assert_eq!(again, before);
 }
 
+#[test]
+fn a_disk_without_room_for_an_output_says_how_much_it_takes_and_where_else() {
+    let site = Site::new();
+    site.write("model.bin", &noise(3, 300_000));
+    let disk = SmallDisk::new(64 * 1024);
+    for (format, name, said) in [
+        ("oci-archive", "site.tar", "/site.tar`"),
+        ("docker-archive", "site.tar", "/site.tar`"),
+        ("oci-dir", "layout", "/layout/"),
+    ] {
+        let build = || site.build(&["notes.txt", "model.bin"]).arg("--output");
+        let output = format!("{format}:{}", disk.path.join(name).display());
+        let outcome = build().arg(&output).run();
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (1, ""), "{}", outcome.stderr);
+        let elsewhere = format!(" KiB: free as much, or name another place with `--output {format}:PATH`\n");
+        for said in [said, "could not write `", "No space left on device", "help: the image takes 29", &elsewhere] {
+            assert!(outcome.stderr.contains(said), "{format}: no `{said}` in {}", outcome.stderr);
+        }
+        disk.remount("ro");
+        let outcome = build().arg(&output).run();
+        assert_eq!(outcome.code, 1, "{}", outcome.stderr);
+        let help = format!("help: name a place that can be written with `--output {format}:PATH`\n");
+        assert!(outcome.stderr.contains(&help), "{format}: {}", outcome.stderr);
+        disk.remount("rw");
+        for name in names(&disk.path) {
+            assert_eq!(name, "layout", "an archive that is not whole");
+            fs::remove_dir_all(disk.path.join(name)).expect("removed");
+        }
+    }
+}
+
 fn large_tar() -> Vec<u8> {
     tar(&[("opt/large", &noise(9, 9_000_000))])
 }
