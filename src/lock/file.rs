@@ -231,6 +231,10 @@ struct LfsTable {
 /// # Errors
 /// Conflict marks, TOML that is none, a newer version, and entries that are damaged or there twice.
 pub fn parse(text: &str) -> Result<Lock> {
+    if text.trim().is_empty() {
+        return Err(Problem::failed("it is empty")
+            .help(format!("delete it and build again, or take it back (`git checkout -- {FILE_NAME}`)")));
+    }
     refuse_conflicts(text)?;
     let mut table: Table = text.parse().map_err(|error: toml::de::Error| {
         let line = error.span().map_or(1, |span| line_at(text, span.start));

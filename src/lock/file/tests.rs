@@ -107,7 +107,7 @@ fn what_is_no_lock_is_told_by_line_and_entry() {
         ),
         (broken("version = 1", "version = 0"), "it has no `version` that ever was one".into(), ""),
         (broken("version = 1\n", ""), "it has no `version` that ever was one".into(), ""),
-        (String::new(), "it has no `version` that ever was one".into(), ""),
+        (String::new(), "it is empty".into(), ""),
         (broken("version = 1", "version = 1\nmore = 2"), "there is a key `more` that is none of its own".into(), ""),
         (broken("[[base]]", "<<<<<<< HEAD\n[[base]]"), "line 5 is a mark of a merge conflict".into(), ""),
         (broken("[[base]]", "=======\n[[base]]"), "line 5 is a mark of a merge conflict".into(), ""),
