@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::blocking;
 use super::draft::facts;
-use super::lock::assets::Settling;
+use super::lock::assets::{Locked, Settling};
 use super::lock::{Locking, Used, base_key, describe_base, told};
 use super::login::Logins;
 use crate::aws;
@@ -190,6 +190,9 @@ impl Updating<'_> {
             let specs = plan::plan(std::mem::take(&mut assets.packs), &tree, base_layers.len())?;
             let on = Settling { tree: &tree, base_layers: base_layers.len(), level: image.compression_level };
             let (specs, locked) = locking.settle(specs, &assets, &on, &session)?;
+            if let Renewed::Only { destinations, .. } = &renewed {
+                refuse_absent(&specs, &locked, destinations)?;
+            }
             let layers = specs.into_iter().zip(locked);
             let layers = layers.filter_map(|(spec, locked)| Some((spec, (locked.key?, locked.part))));
             let layers: Vec<_> = layers.collect();
@@ -260,6 +263,20 @@ fn would_change(
         }
     }
     Ok(found)
+}
+
+/// Refuses to make layers anew that stand for files which are not here.
+fn refuse_absent(specs: &[LayerSpec], locked: &[Locked], destinations: &[String]) -> Result<()> {
+    let is_named = |key: &LayerKey| destinations.iter().any(|wanted| goes_to(key, wanted));
+    for (spec, Locked { key, expected, .. }) in specs.iter().zip(locked) {
+        let Some(key) = key.as_ref().filter(|key| spec.told.is_some() && is_named(key)) else { continue };
+        let root = expected.as_deref().unwrap_or(Path::new("")).display();
+        let what = format!("layer `{}` cannot be made anew without its files", key.destination);
+        return Err(Problem::usage(what)
+            .because(format!("they are not at `{root}`, or only as pointers of Git LFS"))
+            .help("fetch them, or run this where they are"));
+    }
+    Ok(())
 }
 
 /// What could have been meant by a destination that there is not.

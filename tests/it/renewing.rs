@@ -185,6 +185,26 @@ fn what_cannot_be_renewed_is_refused() {
 }
 
 #[test]
+fn an_asset_whose_files_are_not_here_is_not_said_to_be_renewed() {
+    let project = project("scratch");
+    project.build().arg("--no-binary").succeed();
+    let before = lock(&project);
+    fs::rename(project.path("models"), project.path("elsewhere")).expect("moved away");
+    for arguments in [&["models"][..], &["models", "--dry-run"], &["base", "models"]] {
+        let outcome = Program::of("update", project.root()).args(arguments).arg("--assets-from-lock").run();
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (2, ""), "{}", outcome.stderr);
+        let expected = format!(
+            "error: layer `/var/task/models` cannot be made anew without its files\n\nCaused by:\n  they are not at `{}`",
+            project.path("models").display()
+        );
+        assert!(outcome.stderr.contains(&expected), "{}", outcome.stderr);
+    }
+    let other = Program::of("update", project.root()).args(["x.db", "--assets-from-lock"]).run();
+    succeeded(other);
+    assert_eq!(lock(&project), before);
+}
+
+#[test]
 fn that_there_is_nothing_to_renew_is_said() {
     let project = project("scratch");
     let outdated = succeeded(run(&project, "outdated", &[]));
