@@ -1,9 +1,12 @@
 //! What differs between two locks, in words that fit on a line each: for `--locked`, for `update` and for the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::{BaseKey, LayerKey, Lock, LockedBase, LockedLayer};
+
+/// What becomes of an entry that no image asks for.
+const UNUSED: &str = "is removed, since nothing uses it";
 
 /// One entry that differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,31 +26,90 @@ impl fmt::Display for Change {
 /// What has to change for `old` to become `new`, in the order of the file.
 #[must_use]
 pub fn changes(old: &Lock, new: &Lock) -> Vec<Change> {
-    let name = |key: &BaseKey| format!("base `{}` for {}", key.reference, key.platform);
-    let mut changes = compare(&old.bases, &new.bases, name, base);
-    changes.extend(compare(&old.layers, &new.layers, |key| layer_name(key, old, new), layer));
+    foreseen(old, new, &[])
+}
+
+/// The same where `unknown` layers are to differ too, and nobody knows yet what they will be.
+#[must_use]
+pub fn foreseen(old: &Lock, new: &Lock, unknown: &[&LayerKey]) -> Vec<Change> {
+    let mut changes = bases(old, new);
+    changes.extend(layers(old, new, unknown));
     changes
 }
 
-fn compare<K: Ord, V: PartialEq>(
-    old: &BTreeMap<K, V>,
-    new: &BTreeMap<K, V>,
-    name: impl Fn(&K) -> String,
-    what: impl Fn(Option<&V>, &V) -> String,
-) -> Vec<Change> {
-    let gone = old.keys().filter(|key| !new.contains_key(key));
-    let gone = gone.map(|key| (key, "is removed, since nothing uses it".to_owned()));
-    let differ = new.iter().filter(|(key, value)| old.get(key) != Some(value));
-    let differ = differ.map(|(key, value)| (key, what(old.get(key), value)));
+fn bases(old: &Lock, new: &Lock) -> Vec<Change> {
+    let gone = old.bases.keys().filter(|key| !new.bases.contains_key(key));
+    let gone = gone.map(|key| (key, UNUSED.to_owned()));
+    let differ = new.bases.iter().filter(|(key, value)| old.bases.get(key) != Some(value));
+    let differ = differ.map(|(key, value)| (key, base(old.bases.get(key), value)));
     let changes: BTreeMap<_, _> = gone.chain(differ).collect();
+    let name = |key: &BaseKey| format!("base `{}` for {}", key.reference, key.platform);
     changes.into_iter().map(|(key, what)| Change { entry: name(key), what }).collect()
 }
 
+/// A layer that is made otherwise has another key: what was there before it is not removed, but changed.
+fn layers(old: &Lock, new: &Lock, unknown: &[&LayerKey]) -> Vec<Change> {
+    let wanted: BTreeSet<&LayerKey> = new.layers.keys().chain(unknown.iter().copied()).collect();
+    let mut gone: Vec<_> = old.layers.keys().filter(|key| !wanted.contains(key)).collect();
+    let mut changes = BTreeMap::new();
+    for &key in &wanted {
+        let before = old.layers.get(key);
+        let after = new.layers.get(key).filter(|_| !unknown.contains(&key));
+        let was_made = match before {
+            Some(_) => None,
+            None => gone.iter().position(|old| recipe(old, key).is_some()).map(|at| gone.remove(at)),
+        };
+        let what = match (before, after) {
+            (Some(before), Some(after)) if before == after => continue,
+            (Some(before), Some(after)) => layer(before, after),
+            (Some(_), None) => "its content changed".to_owned(),
+            (None, after) => match (was_made.and_then(|old| recipe(old, key)), after) {
+                (Some(recipe), _) => recipe,
+                (None, Some(after)) => format!("added as {}", after.digest),
+                (None, None) => "is added".to_owned(),
+            },
+        };
+        changes.insert(key, Change { entry: layer_name(key, &wanted, &gone), what });
+    }
+    for key in gone.iter().copied() {
+        changes.insert(key, Change { entry: layer_name(key, &wanted, &gone), what: UNUSED.to_owned() });
+    }
+    changes.into_values().collect()
+}
+
+/// What differs in how two layers are made that go to the same place.
+fn recipe(old: &LayerKey, new: &LayerKey) -> Option<String> {
+    if old.destination != new.destination || old.assets.len() != new.assets.len() {
+        return None;
+    }
+    let mut differences = Vec::new();
+    for (old, new) in old.assets.iter().zip(&new.assets) {
+        if old.path != new.path {
+            differences.push(format!("its path changed, `{}` -> `{}`", old.path, new.path));
+        }
+        let keys = [
+            ("to", old.to != new.to),
+            ("exclude", old.exclude != new.exclude),
+            ("follow-symlinks", old.follow_symlinks != new.follow_symlinks),
+        ];
+        let changed = keys.iter().filter(|(_, is_changed)| *is_changed);
+        differences.extend(changed.map(|(key, _)| format!("its `{key}` changed")));
+    }
+    if old.level != new.level {
+        differences.push(format!("its compression level changed, {} -> {}", old.level, new.level));
+    }
+    if old.modes != new.modes {
+        differences.push("the base's directories above it changed".to_owned());
+    }
+    differences.dedup();
+    Some(differences.join("; "))
+}
+
 /// A layer by its destination; where several have the same one, by what tells them apart too.
-fn layer_name(key: &LayerKey, old: &Lock, new: &Lock) -> String {
-    let is_other = |other: &&LayerKey| other.destination == key.destination && *other != key;
+fn layer_name(key: &LayerKey, wanted: &BTreeSet<&LayerKey>, gone: &[&LayerKey]) -> String {
+    let is_other = |other: &LayerKey| other.destination == key.destination && other != key;
     let mut name = format!("layer `{}`", key.destination);
-    if old.layers.keys().chain(new.layers.keys()).any(|other| is_other(&other)) {
+    if wanted.iter().chain(gone).any(|other| is_other(other)) {
         let paths: Vec<_> = key.assets.iter().map(|asset| format!("`{}`", asset.path)).collect();
         name.push_str(&format!(" (of {} at level {})", paths.join(", "), key.level));
     }
@@ -65,8 +127,7 @@ fn base(old: Option<&LockedBase>, new: &LockedBase) -> String {
     "what is known of it is completed".to_owned()
 }
 
-fn layer(old: Option<&LockedLayer>, new: &LockedLayer) -> String {
-    let Some(old) = old else { return format!("added as {}", new.digest) };
+fn layer(old: &LockedLayer, new: &LockedLayer) -> String {
     let digests = format!("{} -> {}", old.digest, new.digest);
     if old.diff_id != new.diff_id {
         format!("its content changed, {digests}")
@@ -114,7 +175,7 @@ mod tests {
         let (was, is) = (of("gzip 1"), of("gzip 2"));
         for (old, new, what) in [
             (None, Some(one.clone()), format!("added as {was}")),
-            (Some(one.clone()), None, "is removed, since nothing uses it".to_owned()),
+            (Some(one.clone()), None, UNUSED.to_owned()),
             (Some(one.clone()), Some(layer("/x", "x", "2").1), format!("its content changed, {was} -> {is}")),
             (
                 Some(one.clone()),
@@ -133,6 +194,36 @@ mod tests {
                 lock(&[], &layers)
             };
             assert_eq!(said(&side(old), &side(new)), [format!("layer `/x`: {what}")]);
+        }
+    }
+
+    #[test]
+    fn a_layer_that_is_made_otherwise_is_changed_and_not_another() {
+        let (old, locked) = layer("/m", "models", "1");
+        let other = |change: fn(&mut LayerKey)| {
+            let mut key = old.clone();
+            change(&mut key);
+            key
+        };
+        for (key, what) in [
+            (other(|key| key.level = 9), "its compression level changed, 2 -> 9"),
+            (other(|key| key.modes.push("1777 /tmp".into())), "the base's directories above it changed"),
+            (
+                other(|key| {
+                    key.assets[0].path = "m".into();
+                    key.assets[0].exclude = vec!["x".into()];
+                }),
+                "its path changed, `models` -> `m`; its `exclude` changed",
+            ),
+        ] {
+            let before = lock(&[], &[(old.clone(), locked.clone())]);
+            let known = said(&before, &lock(&[], &[(key.clone(), locked.clone())]));
+            let unknown = foreseen(&before, &Lock::default(), &[&key]);
+            let unknown: Vec<_> = unknown.iter().map(ToString::to_string).collect();
+            assert_eq!((known, unknown), (vec![format!("layer `/m`: {what}")], vec![format!("layer `/m`: {what}")]));
+            // Where what was there stays, it is another.
+            let both = lock(&[], &[(old.clone(), locked.clone()), (key.clone(), locked.clone())]);
+            assert!(said(&before, &both)[0].ends_with(&format!(": added as {}", locked.digest)));
         }
     }
 

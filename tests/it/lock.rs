@@ -1,6 +1,8 @@
 //! The life of `lambda-image.lock`: written, reused, kept, merged, damaged. Renewing and machines without records have
 //! files of their own.
 
+mod recipes;
+
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -195,7 +197,8 @@ fn a_lock_that_cannot_be_trusted_stops_every_command() {
         (good.replacen(&digest, &other, 1), &["the entry of layer `/var/task/models` in line 5 is damaged"][..]),
         (good.replacen("version = 1", "version = 99", 1), &["it has version 99", "install the version"]),
         (good[..good.len() - 20].to_owned(), &["is no TOML"]),
-        (String::new(), &["it has no `version` that ever was one"]),
+        (good.replacen("version = 1\n", "", 1), &["it has no `version` that ever was one"]),
+        (String::new(), &["it is empty", "help: delete it and build again"]),
     ] {
         project.write(FILE_NAME, &text);
         for command in ["build", "push", "update", "outdated"] {

@@ -22,7 +22,7 @@ use crate::layer::gzip::FORMAT_VERSION;
 use crate::layer::plan::{LayerSpec, Told};
 use crate::layer::tree::Tree;
 use crate::layer::{Layer, Pipeline, lfs};
-use crate::lock::change::{Change, changes};
+use crate::lock::change::{Change, changes, foreseen};
 use crate::lock::{BaseKey, FILE_NAME, Findings, LayerKey, Lock, LockedBase, LockedLayer, file};
 use crate::oci::Digest;
 use crate::platform::Architecture;
@@ -200,14 +200,12 @@ impl Locking {
                 let was = self.lock.layers.get(key);
                 found.layers.extend(entry.as_ref().or(was).map(|entry| (key.clone(), entry.clone())));
                 if entry.is_none() {
-                    let what = if was.is_some() { "its content changed" } else { "is added" };
-                    unknown.push(Change { entry: format!("layer `{}`", key.destination), what: what.to_owned() });
+                    unknown.push(key);
                 }
             }
         }
-        let mut changes = changes(&self.lock, &self.lock.after(&found));
-        changes.extend(unknown);
-        self.refuse(&changes)
+        // What is known of none is to come, and what it comes instead of goes: see there.
+        self.refuse(&foreseen(&self.lock, &self.lock.after(&found), &unknown))
     }
 
     fn refuse(&self, changes: &[Change]) -> Result<()> {
