@@ -63,11 +63,19 @@ pub(super) fn resolve(
 /// # Errors
 /// When it is no such archive, or holds no such image.
 pub(super) fn documents(files: &Files, local: &LocalReference, what: &str) -> Result<(Vec<u8>, Vec<String>)> {
-    let manifest = files.small("manifest.json", MAX_MANIFEST).map_err(|problem| {
-        Problem::usage(format!("`{}` is not what `docker save` writes", local.path.display()))
-            .because(problem)
-            .help("a tar of an OCI layout is written `oci-archive:FILE`")
-    })?;
+    if !files.has("manifest.json") {
+        let help = if files.has("oci-layout") {
+            "a tar of an OCI layout is written `oci-archive:FILE`"
+        } else {
+            "`docker save --output FILE NAME` writes one"
+        };
+        return Err(files.cut_short().unwrap_or_else(|| {
+            Problem::usage(format!("`{}` is not what `docker save` writes", local.path.display()))
+                .because("it has no member `manifest.json`")
+                .help(help)
+        }));
+    }
+    let manifest = files.small("manifest.json", MAX_MANIFEST)?;
     let images: Vec<Saved> = serde_json::from_slice(&manifest)
         .map_err(|error| Problem::failed(format!("`manifest.json` of {what} is malformed")).because(error))
         .map_err(|problem| problem.help(document::REMAKE))?;

@@ -65,7 +65,13 @@ pub(super) fn index_of(files: &Files, local: &LocalReference) -> Result<Vec<u8>>
         image_layout_version: String,
     }
     if !files.has("oci-layout") {
-        return Err(not_a_layout(local, "it has no file `oci-layout`"));
+        return Err(files.cut_short().unwrap_or_else(|| match &files.kind {
+            Kind::Tar { .. } if files.has("manifest.json") => not_a_layout(local, "it has no file `oci-layout`")
+                .help("an archive of `docker save` is written `docker-archive:FILE`"),
+            Kind::Tar { .. } => not_a_layout(local, "it has no file `oci-layout`")
+                .help("`skopeo copy SOURCE oci-archive:FILE` makes a tar of one"),
+            Kind::Directory => not_a_layout(local, "it has no file `oci-layout`"),
+        }));
     }
     let version: Version = serde_json::from_slice(&files.small("oci-layout", MAX_MANIFEST)?)
         .map_err(|_| not_a_layout(local, "`oci-layout` is not JSON"))?;
@@ -159,7 +165,7 @@ pub(super) struct Files {
 #[derive(Debug)]
 enum Kind {
     Directory,
-    Tar { file: Arc<File>, members: BTreeMap<String, Member> },
+    Tar { file: Arc<File>, members: BTreeMap<String, Member>, has_end: bool },
 }
 
 /// What a tar has under a name.
@@ -207,8 +213,18 @@ impl Files {
         }
         let members = members(&file)
             .or_failed(|| format!("could not read `{shown}` as a tar"))
-            .map_err(|problem| problem.help("give a whole archive, as `skopeo copy` and `docker save` write them"))?;
-        Ok(Self { path: path.to_owned(), kind: Kind::Tar { file: Arc::new(file), members } })
+            .map_err(|problem| problem.help(WHOLE))?;
+        let has_end = has_end(&file).or_failed(|| format!("could not read `{shown}`"))?;
+        Ok(Self { path: path.to_owned(), kind: Kind::Tar { file: Arc::new(file), members, has_end } })
+    }
+
+    /// Why something may be missing: the archive ends between two members, and nothing says that this is its end.
+    pub(super) fn cut_short(&self) -> Option<Problem> {
+        let message = || format!("`{}` is cut short: it ends without the mark of a tar's end", self.path.display());
+        match &self.kind {
+            Kind::Tar { has_end: false, .. } => Some(Problem::failed(message()).help(WHOLE)),
+            Kind::Tar { .. } | Kind::Directory => None,
+        }
     }
 
     /// Whether there are bytes under `name`.
@@ -230,10 +246,10 @@ impl Files {
                 let size = file.metadata().or_failed(|| format!("could not read `{}`", path.display()))?.len();
                 Ok((Box::new(file), size))
             }
-            Kind::Tar { file, members } => {
+            Kind::Tar { file, members, .. } => {
                 let missing = || {
                     let message = format!("`{}` has no member `{name}`", self.path.display());
-                    Problem::failed(message).help(document::REMAKE)
+                    self.cut_short().unwrap_or_else(|| Problem::failed(message).help(document::REMAKE))
                 };
                 let (offset, size) = find(members, name).ok_or_else(missing)?;
                 Ok((Box::new(Section { file: file.clone(), offset, left: size }), size))
@@ -272,6 +288,17 @@ impl Files {
     }
 }
 
+/// The way on from an archive of which a part is missing.
+const WHOLE: &str = "give a whole archive, as `skopeo copy` and `docker save` write them";
+
+/// Whether a tar ends with a block of zeros (POSIX, ustar); some writers leave them out.
+fn has_end(file: &File) -> io::Result<bool> {
+    let mut last = [0; 512];
+    let Some(start) = file.metadata()?.len().checked_sub(last.len() as u64) else { return Ok(false) };
+    file.read_exact_at(&mut last, start)?;
+    Ok(last == [0; 512])
+}
+
 /// Where the bytes of `name` lie, through the links of the tar.
 fn find(members: &BTreeMap<String, Member>, name: &str) -> Option<(u64, u64)> {
     let mut name = normal(name)?;
@@ -285,17 +312,23 @@ fn find(members: &BTreeMap<String, Member>, name: &str) -> Option<(u64, u64)> {
 }
 
 fn members(file: &File) -> io::Result<BTreeMap<String, Member>> {
+    let length = file.metadata()?.len();
     let mut members = BTreeMap::new();
     let mut archive = tar::Archive::new(Headers { file, left: MAX_HEADERS });
     for entry in archive.entries_with_seek()? {
         let entry = entry?;
         let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let Some(name) = normal(&path) else { continue };
+        let (kind, start, size) = (entry.header().entry_type(), entry.raw_file_position(), entry.size());
+        let is_file = matches!(kind, tar::EntryType::Regular | tar::EntryType::Continuous);
+        // What lies behind the end of the file is sought past as well.
+        if is_file && start.checked_add(size).is_none_or(|end| end > length) {
+            let message = format!("it is cut short: it ends within `{}`", name.escape_debug());
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
+        }
         let target = entry.link_name_bytes().map(|target| String::from_utf8_lossy(&target).into_owned());
-        let member = match (entry.header().entry_type(), target) {
-            (tar::EntryType::Regular | tar::EntryType::Continuous, _) => {
-                Some(Member::File { offset: entry.raw_file_position(), size: entry.size() })
-            }
+        let member = match (kind, target) {
+            _ if is_file => Some(Member::File { offset: start, size }),
             // A symlink counts from its directory, a hard link from the root of the archive.
             (tar::EntryType::Symlink, Some(target)) => {
                 let directory = name.rsplit_once('/').map_or("", |(directory, _)| directory);

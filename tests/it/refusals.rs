@@ -215,6 +215,37 @@ fn bases_that_cannot_be_used() {
 }
 
 #[test]
+fn archives_that_end_early_or_are_of_the_other_kind_are_told_as_such() {
+    let project = project();
+    for (format, other) in [("oci-archive", "docker-archive"), ("docker-archive", "oci-archive")] {
+        let output = format!("{format}:whole.tar");
+        project.build().args(["--no-binary", "--asset", "data", "--output", &output]).succeed();
+        let whole = fs::read(project.path("whole.tar")).expect("an archive");
+        let size = whole.len();
+        // Within the last member, which two empty blocks follow; behind the first one, header and content; at once.
+        for (cut, said) in [(size - 1024 - 512, "ends within `"), (1024, "is cut short"), (0, "is cut short")] {
+            project.write("cut.tar", &whole[..cut]);
+            let base = format!("{format}:cut.tar");
+            refused(
+                &project,
+                &["--no-binary", "--base", &base],
+                &Said(1, &["/cut.tar`", said, "give a whole archive"]),
+            );
+        }
+        let base = format!("{other}:whole.tar");
+        let hint = format!("is written `{format}:FILE`");
+        refused(&project, &["--no-binary", "--base", &base], &Said(2, &["/whole.tar` is not ", &hint]));
+    }
+    project.write("other.tar", tar(&[("file", b"x")]));
+    for (base, help) in
+        [("oci-archive", "skopeo copy SOURCE oci-archive:FILE"), ("docker-archive", "docker save --output")]
+    {
+        let base = format!("{base}:other.tar");
+        refused(&project, &["--no-binary", "--base", &base], &Said(2, &["/other.tar` is not ", help]));
+    }
+}
+
+#[test]
 fn binaries_that_lambda_cannot_start() {
     let project = project();
     project.write("script", "#!/bin/sh\n");
