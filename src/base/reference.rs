@@ -77,6 +77,10 @@ impl BaseReference {
             }
         }
         let reference = oci::reference(text).map_err(|error| explain(text, &error))?;
+        // What looks like a host and is none becomes a part of the name, which is not looked at again.
+        if reference.repository().contains(|c: char| c.is_ascii_uppercase()) {
+            return Err(upper_case(reference.repository()));
+        }
         if let Some(digest) = reference.digest() {
             digest.parse::<Digest>().map_err(|error| error.to_string())?;
         }
@@ -116,10 +120,14 @@ fn explain(text: &str, error: &dyn std::error::Error) -> String {
     } else if text.contains(char::is_whitespace) {
         "it contains white space".to_owned()
     } else if repository.contains(|c: char| c.is_ascii_uppercase()) {
-        format!("the name `{repository}` must be lower case")
+        upper_case(repository)
     } else {
         error.to_string()
     }
+}
+
+fn upper_case(repository: &str) -> String {
+    format!("the name `{repository}` must be lower case")
 }
 
 #[cfg(test)]
@@ -135,6 +143,7 @@ mod tests {
             ("debian:12", "docker.io/library/debian:12"),
             ("public.ecr.aws/lambda/provided:al2023", "public.ecr.aws/lambda/provided:al2023"),
             ("localhost:5000/a/b", "localhost:5000/a/b:latest"),
+            ("Host:5000/a/b", "Host:5000/a/b:latest"),
             ("oci:layout", "oci:/project/layout"),
             ("oci:/abs/layout:docker.io/a:1", "oci:/abs/layout:docker.io/a:1"),
             ("oci-archive:../a.tar:base", "oci-archive:/project/../a.tar:base"),
@@ -155,6 +164,7 @@ mod tests {
         for (text, why) in [
             ("", "it is empty"),
             ("Debian:12", "the name `Debian` must be lower case"),
+            ("Foo/bar:1", "the name `Foo/bar` must be lower case"),
             ("ghcr.io/Me/app:V1", "the name `Me/app` must be lower case"),
             ("a b", "it contains white space"),
             ("https://ghcr.io/a/b", "a registry's image is written without a scheme"),

@@ -184,6 +184,10 @@ fn bases_that_cannot_be_used() {
     for (base, said) in [
         ("oci:arm", Said(3, &["has no image for `linux/amd64`, only for `linux/arm64`", "`--arm64`"])),
         ("oci:zstd", Said(3, &["zstd", "gzip"])),
+        (
+            "Foo/bar",
+            Said(2, &["`Foo/bar` is not a base image: the name `Foo/bar` must be lower case", "registry/name"]),
+        ),
         ("oci:nothere", Said(2, &["there is no directory `", "`oci-archive:FILE`"])),
         ("oci:data", Said(2, &["it has no file `oci-layout`", "`skopeo copy SOURCE oci:DIR`"])),
         ("oci-archive:nothere", Said(2, &["there is no file `", "`skopeo copy`"])),
