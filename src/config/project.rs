@@ -189,6 +189,11 @@ fn without_cargo(args: &BuildArgs, environment: &Environment, session: &Session)
     let file = directory.join(OWN_FILE);
     // Where flags alone say what there is, another call may say something else.
     let complete = file.is_file();
+    // A FIFO would be waited for, and no signal ends that.
+    if fs::metadata(&file).is_ok_and(|there| !there.is_file() && !there.is_dir()) {
+        return Err(Problem::usage(format!("`{}` is no regular file", file.display()))
+            .help("write the settings into a file of that name"));
+    }
     let table = match fs::read_to_string(&file) {
         Ok(text) => metadata::read_toml(&text, &file, session)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Table::default(),

@@ -29,6 +29,11 @@ const CONFLICT_MARKS: [&str; 4] = ["<<<<<<<", "|||||||", "=======", ">>>>>>>"];
 /// # Errors
 /// When it cannot be read, or is none: conflicts and damage are told by line and entry.
 pub fn read(path: &Path) -> Result<Lock> {
+    // A FIFO would be waited for, and no signal ends that.
+    if fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir()) {
+        return Err(Problem::failed(format!("`{}` is no regular file", path.display()))
+            .help("move it away: the next build writes a new one"));
+    }
     match fs::read_to_string(path) {
         Ok(text) => parse(&text).map_err(|problem| {
             let what = format!("could not read `{}`", path.display());

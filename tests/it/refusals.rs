@@ -340,6 +340,28 @@ fn settings_of_the_wrong_form() {
 }
 
 #[test]
+fn what_would_be_waited_for_is_refused_where_a_file_is_read() {
+    let project = Project::new(&[("data.txt", "words")]);
+    let build =
+        || project.build().args(["--no-binary", "--base", "scratch", "--asset", "data.txt", "--handler", "a.b"]);
+    let other = |command: &str| Program::of(command, project.root());
+    for (name, code, programs) in [
+        ("lambda-image.toml", 2, vec![build(), other("update")]),
+        ("lambda-image.lock", 1, vec![build(), build().arg("--locked"), other("update"), other("outdated")]),
+    ] {
+        let path = project.path(name);
+        succeed(Command::new("mkfifo").arg(&path));
+        for program in programs {
+            let outcome = program.watched();
+            assert_eq!(outcome.code, Some(code), "{name}: {}", outcome.stderr);
+            let expected = format!("error: `{}` is no regular file", path.display());
+            assert!(outcome.stderr.contains(&expected), "{}", outcome.stderr);
+        }
+        fs::remove_file(&path).expect("removed");
+    }
+}
+
+#[test]
 fn variables_of_cargo_with_other_values() {
     let project = project();
     for (variables, said) in [
