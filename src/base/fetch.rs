@@ -4,7 +4,7 @@
 //! from the wire to the disk through a short channel into a blocking thread; gzip layers keep every byte they have, and
 //! are unpacked only to be looked at.
 
-use std::io::{self, BufReader, Read, Seek as _, Write as _};
+use std::io::{self, BufReader, Read, Write as _};
 use std::sync::Arc;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -17,7 +17,7 @@ use crate::event::{Session, Task, TaskKind, TaskOutcome};
 use crate::layer::facts::{Allowance, LayerFacts};
 use crate::layer::gunzip::Members;
 use crate::layer::{Layer, Origin, Pipeline, facts};
-use crate::oci::{Descriptor, HashingWriter, media_type};
+use crate::oci::{Descriptor, media_type};
 use crate::problem::{IoContext as _, Problem, Result};
 use crate::store::{Kind, Store};
 
@@ -210,41 +210,17 @@ impl Fetch {
         writer.finish_as(&layer.descriptor)
     }
 
-    /// An uncompressed layer goes through our own pipeline, once it is verified as a whole.
+    /// An uncompressed layer goes through our own pipeline on its way, and counts once it was the tar its config says.
     async fn plain_layer(self: Arc<Self>, layer: BaseLayer) -> Result<Layer> {
-        let tar = self.clone().take(layer.clone(), |fetch, layer, task, feed| {
-            let file = fetch.store.temporary_file()?;
-            let failed = || "could not write a temporary file".to_owned();
-            let handle = file.as_file().try_clone().or_failed(failed)?;
-            let mut writer = HashingWriter::new(handle);
-            feed.drain(|step| match step {
-                Step::Bytes(bytes) => {
-                    writer.write_all(bytes).or_failed(failed)?;
-                    task.advance(bytes.len() as u64);
-                    Ok(())
-                }
-                Step::Restart => {
-                    let mut handle = file.as_file().try_clone().or_failed(failed)?;
-                    handle.rewind().and_then(|()| handle.set_len(0)).or_failed(failed)?;
-                    writer = HashingWriter::new(handle);
-                    Ok(())
-                }
-            })?;
-            let (mut handle, digest, _) = writer.finish();
-            if digest != layer.diff_id.0 {
-                let message = format!("its tar is {digest} and should be {}", layer.diff_id);
-                return Err(Problem::failed(message).help(document::REMAKE));
-            }
-            handle.rewind().or_failed(failed)?;
-            Ok((file, handle))
-        });
-        let (file, tar) = tar.await?;
-        self.blocking(move |fetch| {
-            let packed = fetch.pipeline.pack_tar("base", BufReader::new(tar), &fetch.store, &fetch.session);
-            drop(file);
-            packed.map(|packed| Layer { origin: Origin::Base, ..packed })
-        })
-        .await
+        let pack = |fetch: &Self, layer: &BaseLayer, task: &Task, feed: Feed| {
+            feed.read(&layer.descriptor, |bytes| {
+                let tar = Counted { inner: bytes, task };
+                let packed = fetch.pipeline.pack_tar("base", layer.diff_id, tar, &fetch.store, &fetch.session);
+                packed.map_err(|problem| problem.or_help(document::REMAKE))
+            })
+        };
+        let packed = self.take(layer, pack).await?;
+        Ok(Layer { origin: Origin::Base, ..packed })
     }
 
     /// Moves a layer's bytes from its source into `write`, which runs where blocking is allowed.

@@ -251,11 +251,19 @@ impl Pipeline {
         (store.contains(&layer.descriptor) && self.is_known(tar.diff_id, &blob, store)).then_some(layer)
     }
 
-    /// Compresses an existing tar (a base's uncompressed layer) into the store and records its facts.
+    /// Compresses an existing tar (a base's uncompressed layer) into the store and records its facts, if its digest is
+    /// `expected`; otherwise leaves nothing.
     ///
     /// # Errors
-    /// When the tar is malformed or cannot be read, or the store not written.
-    pub fn pack_tar(&self, name: &str, tar: impl Read + Send, store: &Store, session: &Session) -> Result<Layer> {
+    /// When the tar is malformed, another one, or cannot be read, or the store not written.
+    pub fn pack_tar(
+        &self,
+        name: &str,
+        expected: DiffId,
+        tar: impl Read,
+        store: &Store,
+        session: &Session,
+    ) -> Result<Layer> {
         let task = session.task(TaskKind::Layer, name, None);
         let mut facts = LayerFacts::default();
         let produce = |sink: &mut BlockWriter<'_>| {
@@ -266,6 +274,9 @@ impl Pipeline {
         let Packed { sink, diff_id, uncompressed_size, digest, size } = self
             .run(store.file()?, &task, session, produce)
             .map_err(|problem| problem.context(format!("could not pack layer `{name}`")))?;
+        if diff_id != expected {
+            return Err(Problem::failed(format!("its tar is {diff_id} and should be {expected}")));
+        }
         sink.finish(&digest)?;
         let blob = BlobRecord { digest, size, uncompressed_size, told: false };
         self.remember_blob(store, diff_id, &blob, &facts)?;
