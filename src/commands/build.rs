@@ -9,10 +9,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::blocking;
 use super::draft::{self, BaseBytes, Draft, Drafting};
 use super::lock::{Locking, fetch};
 use super::login::Logins;
+use super::{blocking, open_store};
 use crate::aws;
 use crate::base::reference::BaseReference;
 use crate::config::{BuildRequest, ImageRequest, Output};
@@ -35,10 +35,7 @@ pub async fn run(request: BuildRequest, session: &Session) -> Result<()> {
     refuse_early(&request)?;
     let locking = Locking::read(&request.lock).await?;
     let binaries = draft::binaries(&request, session).await?;
-    let store = {
-        let (root, session) = (request.store.clone(), session.clone());
-        Arc::new(blocking(move || Store::open(&root, &session)).await?)
-    };
+    let store = open_store(&request.store, false, session).await?;
     let logins = Logins::new(aws::Settings::default());
     let base_bytes = BaseBytes::Stored;
     let drafting =

@@ -15,7 +15,19 @@ pub mod push;
 pub mod update;
 pub mod verify;
 
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::event::Session;
 use crate::problem::{Problem, Result};
+use crate::store::Store;
+
+/// The store at `root`, of which a dry run changes nothing.
+async fn open_store(root: &Path, dry_run: bool, session: &Session) -> Result<Arc<Store>> {
+    let (root, session) = (root.to_owned(), session.clone());
+    let opened = blocking(move || if dry_run { Store::look(&root, &session) } else { Store::open(&root, &session) });
+    Ok(Arc::new(opened.await?))
+}
 
 /// Runs an engine's blocking work on a thread of its own; the one crossing from async code to the engines.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {

@@ -1,10 +1,9 @@
 //! `cargo lambda-image outdated`: which locked bases have newer digests. Nothing is changed.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use super::blocking;
 use super::login::Logins;
+use super::{blocking, open_store};
 use crate::aws;
 use crate::base::{self, BaseRequest};
 use crate::config::OutdatedRequest;
@@ -12,18 +11,15 @@ use crate::event::{Event, Session};
 use crate::lock::file;
 use crate::platform::Architecture;
 use crate::problem::{Problem, Result};
-use crate::store::Store;
 
 /// Tells of each base of the lock what its reference means now.
 ///
 /// # Errors
 /// When the lock is damaged, or a registry is not reached or does not have the base.
 pub async fn run(request: OutdatedRequest, session: &Session) -> Result<()> {
+    let store = open_store(&request.store, true, session).await?;
     let path = request.lock.clone();
-    let (lock, store) = {
-        let session = session.clone();
-        blocking(move || Ok((file::read(&request.lock)?, Arc::new(Store::open(&request.store, &session)?)))).await?
-    };
+    let lock = blocking(move || file::read(&request.lock)).await?;
     if lock.bases.is_empty() {
         let shown = path.display();
         match path.exists() {

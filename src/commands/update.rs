@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::blocking;
 use super::draft::facts;
 use super::lock::assets::{Locked, Settling};
 use super::lock::{Locking, Used, base_key, describe_base, told};
 use super::login::Logins;
+use super::{blocking, open_store};
 use crate::aws;
 use crate::base::{self, BaseRequest};
 use crate::config::{self, BuildRequest, ImageRequest, Renewed, UpdateRequest};
@@ -40,10 +40,7 @@ struct Updating<'a> {
 /// When a base is not to be had, or a layer cannot be made; the lock stays as it was then.
 pub async fn run(request: UpdateRequest, session: &Session) -> Result<()> {
     let UpdateRequest { build, renewed, dry_run } = request;
-    let store = {
-        let (root, session) = (build.store.clone(), session.clone());
-        Arc::new(blocking(move || Store::open(&root, &session)).await?)
-    };
+    let store = open_store(&build.store, dry_run, session).await?;
     let locking = Locking::read(&build.lock).await?;
     let logins = Logins::new(aws::Settings::default());
     let updating = Updating { request: &build, locking, logins, store, session, dry_run };

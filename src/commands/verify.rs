@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::login::Logins;
-use super::{blocking, build, judge};
+use super::{blocking, build, judge, open_store};
 use crate::aws;
 use crate::base::{self, InspectRequest};
 use crate::check::findings::Options;
@@ -70,10 +70,7 @@ async fn project(request: BuildRequest, session: &Session) -> Result<Vec<Verdict
     // The build writes one.
     let has_lock = request.lock.path.is_file();
     build::run(request, &session.for_a_step()).await?;
-    let store = {
-        let session = session.clone();
-        Arc::new(blocking(move || Store::open(&root, &session)).await?)
-    };
+    let store = open_store(&root, false, session).await?;
     let mut verdicts = Vec::new();
     for image in &images {
         let inspect = InspectRequest {

@@ -17,12 +17,15 @@ use crate::problem::{IoContext as _, Problem, Result};
 #[derive(Debug)]
 pub struct BlobFile<'a> {
     store: &'a Store,
-    file: NamedTempFile,
+    /// Absent where nothing is to be written.
+    file: Option<NamedTempFile>,
+    written_bytes: u64,
 }
 
 impl<'a> BlobFile<'a> {
     pub(super) fn new(store: &'a Store) -> Result<Self> {
-        Ok(Self { store, file: store.temporary_file()? })
+        let file = store.may_write().then(|| store.temporary_file()).transpose()?;
+        Ok(Self { store, file, written_bytes: 0 })
     }
 
     /// Gives the blob its name, which has to be the digest of all that was written.
@@ -30,7 +33,11 @@ impl<'a> BlobFile<'a> {
     /// # Errors
     /// When the file cannot be renamed or recorded.
     pub fn finish(self, digest: &Digest) -> Result<()> {
-        let Self { store, file } = self;
+        let Self { store, file, written_bytes } = self;
+        let Some(file) = file else {
+            store.would_write(digest, written_bytes);
+            return Ok(());
+        };
         let path = store.blob_path(digest);
         let failed = || format!("could not write blob `{}`", path.display());
         // Temporary files are private; other tools read the layout.
@@ -41,24 +48,32 @@ impl<'a> BlobFile<'a> {
     }
 
     fn restart(&mut self) -> Result<()> {
-        let file = self.file.as_file_mut();
-        file.set_len(0)
-            .and_then(|()| file.rewind())
-            .or_failed(|| format!("could not write `{}`", self.file.path().display()))
+        self.written_bytes = 0;
+        let Some(file) = &mut self.file else { return Ok(()) };
+        let emptied = file.as_file_mut().set_len(0).and_then(|()| file.as_file_mut().rewind());
+        emptied.or_failed(|| format!("could not write `{}`", file.path().display()))
+    }
+
+    fn counted(&mut self, count: usize) -> usize {
+        self.written_bytes += count as u64;
+        count
     }
 }
 
 impl Write for BlobFile<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.as_file_mut().write(bytes)
+        let written = self.file.as_mut().map_or(Ok(bytes.len()), |file| file.as_file_mut().write(bytes));
+        written.map(|count| self.counted(count))
     }
 
     fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.file.as_file_mut().write_vectored(parts)
+        let all = || parts.iter().map(|part| part.len()).sum();
+        let written = self.file.as_mut().map_or_else(|| Ok(all()), |file| file.as_file_mut().write_vectored(parts));
+        written.map(|count| self.counted(count))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.as_file_mut().flush()
+        self.file.as_mut().map_or(Ok(()), |file| file.as_file_mut().flush())
     }
 }
 

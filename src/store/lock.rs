@@ -36,9 +36,24 @@ pub(super) fn open(path: &Path) -> Result<File> {
 /// # Errors
 /// When the file cannot be opened or locked, or the session is asked to stop.
 pub fn wait(path: &Path, hold: Hold, what: &'static str, session: &Session) -> Result<File> {
+    hold_on(open(path)?, path, hold, what, session)
+}
+
+/// As [`wait`], for who may write nothing: shares the lock if there is one that can be shared.
+///
+/// # Errors
+/// When the session is asked to stop.
+pub(super) fn share_if_there(path: &Path, what: &'static str, session: &Session) -> Result<Option<File>> {
+    let Ok(file) = super::open_plain(path) else { return Ok(None) };
+    let held = hold_on(file, path, Hold::Shared, what, session);
+    session.check()?;
+    Ok(held.ok())
+}
+
+fn hold_on(file: File, path: &Path, hold: Hold, what: &'static str, session: &Session) -> Result<File> {
     /// Turns take milliseconds; only a pruning of gigabytes takes longer.
     const PAUSE: Duration = Duration::from_millis(20);
-    let file = open(path)?;
+
     let mut told = false;
     loop {
         let locked = match hold {

@@ -8,11 +8,12 @@ pub mod lock;
 pub mod records;
 mod trust;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use crate::event::Session;
 use crate::oci::{Descriptor, Digest};
@@ -22,18 +23,35 @@ pub use blob::{BlobFile, BlobWriter};
 pub use lock::Hold;
 pub use records::{Kind, Records};
 
+/// The lock of a store, for people.
+const WHAT_IS_LOCKED: &str = "file lock on the image store";
+
 /// The program's directory below Cargo's target directory. While it is open it holds a shared lock, so that nobody
 /// prunes what this build is about to use.
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
     records: Records,
-    /// Shared while builds run, exclusive while one of them prunes.
-    build_lock: File,
-    /// Removed with everything in it when the store is dropped; a killed build's is removed by the next one.
-    temporary: tempfile::TempDir,
-    /// Held for as long as `temporary` is in use: who can take it knows that its owner is dead.
-    _temporary_lock: File,
+    access: Access,
+}
+
+/// What may be done to the files of a store.
+#[derive(Debug)]
+enum Access {
+    Write {
+        /// Shared while builds run, exclusive while one of them prunes.
+        build_lock: File,
+        /// Removed with everything in it when the store is dropped; a killed build's is removed by the next one.
+        temporary: tempfile::TempDir,
+        /// Held for as long as `temporary` is in use: who can take it knows that its owner is dead.
+        _temporary_lock: File,
+    },
+    Read {
+        /// Absent where no build was before, or nothing can be locked.
+        _build_lock: Option<File>,
+        /// The blobs that would have been written, and their sizes.
+        unwritten: Mutex<HashMap<Digest, u64>>,
+    },
 }
 
 impl Store {
@@ -47,10 +65,24 @@ impl Store {
             let path = root.join(directory);
             fs::create_dir_all(&path).or_failed(|| format!("could not create `{}`", path.display()))?;
         }
-        let build_lock = lock::wait(&root.join("build.lock"), Hold::Shared, "file lock on the image store", session)?;
+        let build_lock = lock::wait(&root.join("build.lock"), Hold::Shared, WHAT_IS_LOCKED, session)?;
         let (temporary, temporary_lock) = claim_temporary(&root.join("tmp"), session)?;
         let records = Records::new(root.join("records"), temporary.path().to_owned());
-        Ok(Self { root: root.to_owned(), records, build_lock, temporary, _temporary_lock: temporary_lock })
+        let access = Access::Write { build_lock, temporary, _temporary_lock: temporary_lock };
+        Ok(Self { root: root.to_owned(), records, access })
+    }
+
+    /// Opens the store at `root` for who only wants to know what would be done. What is there is used; what would be
+    /// written is as if it had been for as long as the store is open, but nothing on disk changes: records are kept in
+    /// memory, the bytes of blobs nowhere. There need not be a store.
+    ///
+    /// # Errors
+    /// When the session is asked to stop while another process prunes.
+    pub fn look(root: &Path, session: &Session) -> Result<Self> {
+        let build_lock = lock::share_if_there(&root.join("build.lock"), WHAT_IS_LOCKED, session)?;
+        let records = Records::in_memory(root.join("records"));
+        let access = Access::Read { _build_lock: build_lock, unwritten: Mutex::default() };
+        Ok(Self { root: root.to_owned(), records, access })
     }
 
     /// `<target>/lambda-image`.
@@ -81,7 +113,24 @@ impl Store {
     /// machine, or verified again now. One that turns out damaged is removed.
     #[must_use]
     pub fn contains(&self, descriptor: &Descriptor) -> bool {
-        trust::is_whole(self, &descriptor.digest, descriptor.size)
+        self.would_contain(descriptor) || trust::is_whole(self, &descriptor.digest, descriptor.size)
+    }
+
+    /// Whether it is a blob that was made, and not written since nothing is to be.
+    fn would_contain(&self, descriptor: &Descriptor) -> bool {
+        match &self.access {
+            Access::Write { .. } => false,
+            Access::Read { unwritten, .. } => {
+                let unwritten = unwritten.lock().unwrap_or_else(PoisonError::into_inner);
+                unwritten.get(&descriptor.digest) == Some(&descriptor.size)
+            }
+        }
+    }
+
+    fn would_write(&self, digest: &Digest, size: u64) {
+        if let Access::Read { unwritten, .. } = &self.access {
+            unwritten.lock().unwrap_or_else(PoisonError::into_inner).insert(*digest, size);
+        }
     }
 
     /// Opens a blob for reading, never through a symlink (the class of CVE-2026-50162).
@@ -133,12 +182,19 @@ impl Store {
         Ok(digest)
     }
 
+    fn may_write(&self) -> bool {
+        matches!(self.access, Access::Write { .. })
+    }
+
     /// An empty temporary file on the store's file system, removed when dropped.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When it cannot be made, or nothing is to be written.
     pub fn temporary_file(&self) -> Result<tempfile::NamedTempFile> {
-        let directory = self.temporary.path();
+        let Access::Write { temporary, .. } = &self.access else {
+            return Err(Problem::failed(format!("`{}` is only to be looked at", self.root.display())));
+        };
+        let directory = temporary.path();
         tempfile::NamedTempFile::new_in(directory)
             .or_failed(|| format!("could not create a file in `{}`", directory.display()))
     }
@@ -149,12 +205,13 @@ impl Store {
     /// # Errors
     /// What `keep` fails with, or a directory that cannot be listed.
     pub fn prune(&self, keep: impl FnOnce() -> Result<HashSet<Digest>>) -> Result<()> {
-        if self.build_lock.try_lock().is_err() {
+        let Access::Write { build_lock, .. } = &self.access else { return Ok(()) };
+        if build_lock.try_lock().is_err() {
             // A failed conversion may have given up the shared lock.
-            return self.build_lock.lock_shared().or_failed(|| format!("could not lock `{}`", self.root.display()));
+            return build_lock.lock_shared().or_failed(|| format!("could not lock `{}`", self.root.display()));
         }
         let kept = keep().and_then(|keep| self.delete_all_but(&keep));
-        let shared = self.build_lock.lock_shared().or_failed(|| format!("could not lock `{}`", self.root.display()));
+        let shared = build_lock.lock_shared().or_failed(|| format!("could not lock `{}`", self.root.display()));
         kept.and(shared)
     }
 
@@ -213,124 +270,4 @@ fn claim_temporary(tmp: &Path, session: &Session) -> Result<(tempfile::TempDir, 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::oci::media_type;
-
-    fn store() -> (tempfile::TempDir, Store) {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let store = Store::open(&directory.path().join("lambda-image"), &Session::silent()).expect("a new store");
-        (directory, store)
-    }
-
-    fn descriptor(bytes: &[u8]) -> Descriptor {
-        Descriptor {
-            media_type: media_type::OCI_LAYER_GZIP.into(),
-            digest: Digest::of(bytes),
-            size: bytes.len() as u64,
-        }
-    }
-
-    #[test]
-    fn a_blob_is_found_under_its_digest_once_finished() {
-        let (_directory, store) = store();
-        assert!(!store.contains(&descriptor(b"abc")));
-        let mut writer = store.writer().expect("a writer");
-        writer.write_all(b"abc").expect("written");
-        assert_eq!(fs::read_dir(store.layout_path().join("blobs/sha256")).expect("listed").count(), 0);
-        assert_eq!(writer.finish().expect("finished"), (Digest::of(b"abc"), 3));
-        assert!(store.contains(&descriptor(b"abc")));
-    }
-
-    #[test]
-    fn a_blob_that_was_changed_is_neither_trusted_nor_kept() {
-        let changes: [fn(&Path); 4] = [
-            |path| fs::write(path, b"abd").expect("rewritten"),
-            |path| fs::write(path, b"ab").expect("truncated"),
-            |path| fs::write(path, b"").expect("emptied"),
-            |path| {
-                fs::rename(path, path.with_extension("x")).expect("moved");
-                std::os::unix::fs::symlink(path.with_extension("x"), path).expect("linked");
-            },
-        ];
-        for change in changes {
-            let (_directory, store) = store();
-            let digest = store.write_blob(b"abc").expect("written");
-            change(&store.blob_path(&digest));
-            assert!(!store.contains(&descriptor(b"abc")));
-            assert_eq!(store.write_blob(b"abc").expect("written again"), digest);
-            assert!(store.contains(&descriptor(b"abc")));
-        }
-    }
-
-    #[test]
-    fn an_untrusted_but_whole_blob_is_verified_and_kept() {
-        let (_directory, store) = store();
-        let digest = store.write_blob(b"abc").expect("written");
-        store.records().remove(Kind::Blob, &digest.to_string());
-        assert!(store.contains(&descriptor(b"abc")));
-    }
-
-    #[test]
-    fn a_wrong_claim_about_its_size_does_not_cost_a_whole_blob() {
-        let (_directory, store) = store();
-        let digest = store.write_blob(b"abc").expect("written");
-        assert!(!store.contains(&Descriptor { size: 4, ..descriptor(b"abc") }));
-        assert!(store.blob_path(&digest).exists());
-        assert!(store.contains(&descriptor(b"abc")));
-    }
-
-    #[test]
-    fn what_is_no_file_under_a_blobs_name_is_not_opened() {
-        let changes: [fn(&Path); 3] = [
-            |path| assert!(std::process::Command::new("mkfifo").arg(path).status().expect("mkfifo").success()),
-            |path| std::os::unix::fs::symlink("/dev/null", path).expect("linked"),
-            |path| fs::create_dir(path).expect("made"),
-        ];
-        for change in changes {
-            let (_directory, store) = store();
-            change(&store.blob_path(&Digest::of(b"abc")));
-            let problem = store.open_blob(&descriptor(b"abc")).expect_err("no file");
-            assert!(problem.message().starts_with("could not open blob `"), "{problem}");
-        }
-    }
-
-    #[test]
-    fn a_blob_of_another_digest_leaves_nothing() {
-        let (_directory, store) = store();
-        let mut writer = store.writer().expect("a writer");
-        writer.write_all(b"abd").expect("written");
-        let problem = writer.finish_as(&descriptor(b"abc")).expect_err("another digest");
-        assert!(problem.message().contains(&Digest::of(b"abc").to_string()), "{problem}");
-        assert!(problem.message().contains(&Digest::of(b"abd").to_string()), "{problem}");
-        assert_eq!(fs::read_dir(store.layout_path().join("blobs/sha256")).expect("listed").count(), 0);
-    }
-
-    #[test]
-    fn what_a_killed_build_left_is_removed_and_a_living_builds_is_not() {
-        let (directory, store) = store();
-        let root = directory.path().join("lambda-image");
-        let living = store.temporary.path().to_owned();
-        let dead = root.join("tmp/dead");
-        fs::create_dir(&dead).expect("made");
-        fs::write(dead.join("partial"), b"x").expect("written");
-        let second = Store::open(&root, &Session::silent()).expect("a second store");
-        assert!(living.exists());
-        assert!(!dead.exists());
-        drop(second);
-    }
-
-    #[test]
-    fn pruning_keeps_what_is_named_and_waits_for_no_other_build() {
-        let (directory, store) = store();
-        let keep = store.write_blob(b"keep").expect("written");
-        let lose = store.write_blob(b"lose").expect("written");
-        let other = Store::open(&directory.path().join("lambda-image"), &Session::silent()).expect("a second store");
-        store.prune(|| Ok(HashSet::from([keep]))).expect("nothing to do");
-        assert!(store.blob_path(&lose).exists(), "another build may be using it");
-        drop(other);
-        store.prune(|| Ok(HashSet::from([keep]))).expect("pruned");
-        assert!(store.blob_path(&keep).exists());
-        assert!(!store.blob_path(&lose).exists());
-    }
-}
+mod tests;

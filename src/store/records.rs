@@ -3,9 +3,11 @@
 //! A record is a hint: one that is missing, torn, stale or foreign costs time, never correctness. So reading never
 //! fails, it finds nothing; and since the checksum covers kind and key, a file moved to another name is foreign.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
@@ -15,7 +17,7 @@ use crate::oci::Digest;
 use crate::problem::{IoContext as _, Problem, Result};
 
 /// What a record is about; each kind is a folder below `records/`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Stat fingerprint of a layer's sources -> diff-id.
     Fingerprint,
@@ -58,17 +60,34 @@ const KEPT: Duration = Duration::from_secs(60 * 24 * 60 * 60);
 #[derive(Debug)]
 pub struct Records {
     root: PathBuf,
-    temporary: PathBuf,
+    new: New,
+}
+
+/// What becomes of new records.
+#[derive(Debug)]
+enum New {
+    /// They are written here, and then get their place.
+    Written { temporary: PathBuf },
+    /// They hide those on disk for as long as there is this memory.
+    Remembered(Mutex<HashMap<(Kind, String), Option<Vec<u8>>>>),
 }
 
 impl Records {
     pub(super) fn new(root: PathBuf, temporary: PathBuf) -> Self {
-        Self { root, temporary }
+        Self { root, new: New::Written { temporary } }
+    }
+
+    /// Those on disk, which stay as they are, and new ones in memory.
+    pub(super) fn in_memory(root: PathBuf) -> Self {
+        Self { root, new: New::Remembered(Mutex::default()) }
     }
 
     /// The record of `kind` under `key`, if there is a whole one of this form.
     #[must_use]
     pub fn get<T: DeserializeOwned>(&self, kind: Kind, key: &str) -> Option<T> {
+        if let Some(remembered) = self.remembered(kind, key) {
+            return serde_json::from_slice(&remembered?).ok();
+        }
         let bytes = fs::read(self.path(kind, key)).ok()?;
         let (checksum, value) = bytes.split_at_checked(64)?;
         let value = value.strip_prefix(b"\n")?;
@@ -81,7 +100,7 @@ impl Records {
     /// Whether there is something under `key`, without a look at whether it is whole.
     #[must_use]
     pub fn has(&self, kind: Kind, key: &str) -> bool {
-        self.path(kind, key).is_file()
+        self.remembered(kind, key).map_or_else(|| self.path(kind, key).is_file(), |remembered| remembered.is_some())
     }
 
     /// Writes or replaces a record; `key` may be any string.
@@ -92,10 +111,17 @@ impl Records {
         let path = self.path(kind, key);
         let failed = || format!("could not write record `{}`", path.display());
         let value = serde_json::to_vec(value).map_err(|error| Problem::failed(failed()).because(error))?;
+        let temporary = match &self.new {
+            New::Written { temporary } => temporary,
+            New::Remembered(memory) => {
+                lock(memory).insert((kind, key.to_owned()), Some(value));
+                return Ok(());
+            }
+        };
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).or_failed(failed)?;
         }
-        let mut file = tempfile::NamedTempFile::new_in(&self.temporary).or_failed(failed)?;
+        let mut file = tempfile::NamedTempFile::new_in(temporary).or_failed(failed)?;
         let checksum = checksum(kind, key, &value).hex();
         file.write_all(checksum.as_bytes()).or_failed(failed)?;
         file.write_all(b"\n").or_failed(failed)?;
@@ -106,8 +132,11 @@ impl Records {
 
     /// Forgets a record.
     pub fn remove(&self, kind: Kind, key: &str) {
-        // A record that stays is a hint that will not hold.
-        let _ = fs::remove_file(self.path(kind, key));
+        match &self.new {
+            // A record that stays is a hint that will not hold.
+            New::Written { .. } => drop(fs::remove_file(self.path(kind, key))),
+            New::Remembered(memory) => drop(lock(memory).insert((kind, key.to_owned()), None)),
+        }
     }
 
     /// Deletes records nobody wrote or read for a long time; what is still true is found out again.
@@ -126,9 +155,21 @@ impl Records {
         }
     }
 
+    /// What is kept in memory under `key`: a record, or that there is none any more.
+    fn remembered(&self, kind: Kind, key: &str) -> Option<Option<Vec<u8>>> {
+        match &self.new {
+            New::Written { .. } => None,
+            New::Remembered(memory) => lock(memory).get(&(kind, key.to_owned())).cloned(),
+        }
+    }
+
     fn path(&self, kind: Kind, key: &str) -> PathBuf {
         self.root.join(kind.folder()).join(Digest::of(key.as_bytes()).hex())
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn checksum(kind: Kind, key: &str, value: &[u8]) -> Digest {

@@ -73,7 +73,7 @@ pub(super) fn is_whole(store: &Store, digest: &Digest, size: u64) -> bool {
     }
     // A damaged blob under a final name must not be left for others to read, unless another build has just replaced
     // it. One that cannot be removed is replaced by the rename that ends its making.
-    if fs::symlink_metadata(&path).is_ok_and(|metadata| Seen::now(&metadata) == found) {
+    if store.may_write() && fs::symlink_metadata(&path).is_ok_and(|metadata| Seen::now(&metadata) == found) {
         let _ = fs::remove_file(&path);
     }
     false

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::functions::Functions;
-use super::{Pushing, base_supply, conclude, lenders, open, send, target, to_push};
+use super::{Pushing, base_supply, conclude, lenders, send, target, to_push};
 use crate::base::{self, Base, BaseRequest, Compression};
 use crate::check::findings::Options;
 use crate::check::image::{Content, ImageFacts, LayerSource, ManifestFacts};
 use crate::commands::login::Logins;
-use crate::commands::{draft, judge};
+use crate::commands::{draft, judge, open_store};
 use crate::config::{Checks, Destination, ExistingRequest};
 use crate::event::run::Phase;
 use crate::event::{Event, Session};
@@ -38,7 +38,7 @@ pub(super) async fn push(
     session: &Session,
 ) -> Result<()> {
     let logins = Logins::new(destination.aws.clone());
-    let store = open(request.store.clone(), session).await?;
+    let store = open_store(&request.store, dry_run, session).await?;
     session.emit(&Event::PhaseStarted { phase: Phase::Base });
     let base = resolve(request, &logins, &store, session).await?;
     let reached = target::reach(destination, dry_run, &logins, session).await?;

@@ -22,7 +22,7 @@ use self::target::Reached;
 use super::draft::{self, BaseBytes, Draft, Drafting};
 use super::lock::Locking;
 use super::login::Logins;
-use super::{blocking, build};
+use super::{blocking, build, open_store};
 use crate::aws::ecr::host::RegistryHost;
 use crate::base::Base;
 use crate::config::{BuildRequest, Destination, PushRequest, PushSource};
@@ -83,7 +83,7 @@ async fn built(
     let architectures: Vec<_> = build.images.iter().map(|image| image.architecture).collect();
     let functions = Functions::prepare(destinations, &reached, &architectures, session).await?;
     let binaries = draft::binaries(build, session).await?;
-    let store = open(build.store.clone(), session).await?;
+    let store = open_store(&build.store, dry_run, session).await?;
     let base_bytes = BaseBytes::Left;
     let drafting = Drafting { request: build, base_bytes, locking: &locking, logins: &logins, store: &store, session };
     let drafts = drafting.drafts(binaries).await?;
@@ -184,11 +184,6 @@ async fn reach(
         all.push(reached);
     }
     Ok(all)
-}
-
-async fn open(root: std::path::PathBuf, session: &Session) -> Result<Arc<Store>> {
-    let session = session.clone();
-    Ok(Arc::new(blocking(move || Store::open(&root, &session)).await?))
 }
 
 /// Pushes one image of ours.
