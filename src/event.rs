@@ -228,11 +228,40 @@ pub struct PlannedLayer {
     pub at_most: bool,
 }
 
+/// What becomes of a tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TagStep {
+    /// There is none of that name yet.
+    Create,
+    /// It points to the image.
+    Stay,
+    /// It points to another image, or the digest of this one is not known yet.
+    Move,
+}
+
+/// One tag of a [`PushPlan`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedTag {
+    /// The tag.
+    pub tag: String,
+    /// The digest it points to now.
+    pub digest: Option<Digest>,
+    /// What is to be done.
+    pub step: TagStep,
+    /// Whether the repository is known to let it point to one image only.
+    pub immutable: bool,
+}
+
 /// What a push has to do, before it does it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PushPlan {
     /// `HOST/REPOSITORY`.
     pub repository: String,
+    /// The digest of the manifest, if all layers are known before they are made.
+    pub digest: Option<Digest>,
+    /// The tags it gets, without the one that has its digest in it while that is not known.
+    pub tags: Vec<PlannedTag>,
     /// The layers, base first.
     pub layers: Vec<PlannedLayer>,
     /// Bytes that are there.

@@ -89,7 +89,7 @@ pub(super) async fn push(
     order.sort_by_key(|(_, (_, planned))| std::cmp::Reverse(planned.size));
     let jobs = order.into_iter().map(|(index, (layer, planned))| async move {
         let pushed = one(target, layer, planned, store, session).await;
-        let pushed = pushed.map_err(|problem| problem.context(format!("could not push layer `{}`", layer.name)))?;
+        let pushed = pushed.map_err(|problem| problem.context(not_pushed(&layer.name)))?;
         session.emit(&Event::LayerPushed { package: request.package, bin: request.bin, layer: &pushed });
         Ok((index, pushed))
     });
@@ -143,7 +143,10 @@ pub(super) async fn send(
     let (source, step) = match blob.supply {
         Supply::Here(source) | Supply::Made(source) => (source, PushStep::Upload),
         Supply::Base(source) => (source, PushStep::Relay),
-        Supply::Absent { expected } => return Err(absent(target, blob, expected.as_deref())),
+        Supply::Absent { expected } => {
+            let digest = blob.descriptor.map(|known| known.digest);
+            return Err(absent(target, blob.name, digest, expected.as_deref()));
+        }
     };
     let task = Arc::new(Mutex::new(None::<Task>));
     let progress = tell(&task, blob, session);
@@ -188,10 +191,16 @@ pub(super) fn layer_descriptor(digest: Digest, size: u64) -> Descriptor {
     Descriptor { media_type: media_type::OCI_LAYER_GZIP.to_owned(), digest, size }
 }
 
-fn absent(target: &Target, blob: &Blob<'_>, expected: Option<&Path>) -> Problem {
-    let digest = blob.descriptor.map(|known| format!(" ({})", known.digest)).unwrap_or_default();
+/// What went wrong, if a layer is in the way.
+pub(super) fn not_pushed(layer: &str) -> String {
+    format!("could not push layer `{layer}`")
+}
+
+/// A layer that is neither in the repository nor here.
+pub(super) fn absent(target: &Target, layer: &str, digest: Option<Digest>, expected: Option<&Path>) -> Problem {
+    let digest = digest.map(|digest| format!(" ({digest})")).unwrap_or_default();
     let place = expected.map_or_else(|| "here".to_owned(), |path| format!("at `{}`", path.display()));
-    Problem::failed(format!("`{}` has no layer `{}`{digest}, and its files are not {place}", target.shown(), blob.name))
+    Problem::failed(format!("`{}` has no layer `{layer}`{digest}, and its files are not {place}", target.shown()))
         .help("push once from a machine that has the files")
 }
 

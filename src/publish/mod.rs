@@ -2,6 +2,7 @@
 //! the manifest under its digest, and only then the tags.
 //!
 //! - [`plan`]: what has to move;
+//! - `tags`: what points to the image;
 //! - [`supply`]: where bytes come from that the registry lacks;
 //! - `blobs`: several at once, each recorded as it is confirmed;
 //! - `window`: how many at once.
@@ -11,6 +12,7 @@
 mod blobs;
 pub mod plan;
 pub mod supply;
+mod tags;
 mod window;
 
 use std::collections::HashSet;
@@ -23,12 +25,14 @@ use self::blobs::Blob;
 use crate::event::{Event, PushPlan, PushResult, PushStep, PushedLayer, Session};
 use crate::image::Image;
 use crate::oci::{Descriptor, Digest};
-use crate::problem::{Problem, Result};
+use crate::problem::Result;
 use crate::registry::Client;
 use crate::registry::feed::Source;
 use crate::registry::pull::Selector;
 use crate::registry::push::is_blob_missing;
 use crate::store::Store;
+
+pub use self::tags::digest_tag;
 
 /// Where an image goes.
 #[derive(Debug, Clone)]
@@ -87,61 +91,107 @@ pub struct Request<'a> {
     pub bin: &'a str,
     /// The tags it gets.
     pub tags: &'a [String],
+    /// Those of them that the repository is known not to move once they are there.
+    pub immutable: &'a [String],
     /// Whether it also gets the tag `{bin}-{first 12 of its digest}`, by which it stays tagged when the others move on.
     pub digest_tag: bool,
 }
 
-/// Finds out what `target` has of `layers` and what has to move; writes nothing there.
+/// One image on its way into a repository.
+#[derive(Debug, Clone, Copy)]
+pub struct Push<'a> {
+    /// The repository.
+    pub target: &'a Target,
+    /// Its names.
+    pub request: &'a Request<'a>,
+    /// Its layers.
+    pub layers: &'a [LayerToPush],
+    /// The digest of its manifest, if all layers are known before they are made.
+    pub digest: Option<Digest>,
+}
+
+/// Finds out what the repository has of the image and what has to move; writes nothing there. `earlier` are plans which
+/// come before this one and were not carried out: what they bring counts as there.
 ///
 /// # Errors
 /// When the registry is not reached or refuses, or has a layer with another size.
-pub async fn survey(target: &Target, layers: &[LayerToPush], store: &Store) -> Result<PushPlan> {
-    let present = blobs::present(target, layers.iter().filter_map(|layer| layer.known.as_ref())).await?;
+pub async fn survey(push: &Push<'_>, earlier: &[PushPlan], store: &Store) -> Result<PushPlan> {
+    let Push { target, request, layers, digest } = *push;
+    let known = layers.iter().filter_map(|layer| layer.known.as_ref());
+    let names = tags::names(request, digest.as_ref());
+    let (present, current) = tokio::try_join!(blobs::present(target, known), tags::look(target, &names))?;
     let is_mountable = |layer: &LayerToPush| !blobs::lenders(target, layer, store).is_empty();
-    Ok(draw(target, layers, &present, is_mountable))
+    Ok(draw(push, earlier, &present, current, is_mountable))
 }
 
-/// What has to move into a repository that does not exist yet.
+/// As [`survey`], where the repository does not exist yet.
 #[must_use]
-pub fn survey_nothing(target: &Target, layers: &[LayerToPush]) -> PushPlan {
-    draw(target, layers, &HashSet::new(), |_| false)
+pub fn survey_nothing(push: &Push<'_>, earlier: &[PushPlan]) -> PushPlan {
+    let current = tags::names(push.request, push.digest.as_ref()).iter().map(|_| None).collect();
+    draw(push, earlier, &HashSet::new(), current, |_| false)
 }
 
 fn draw(
-    target: &Target,
-    layers: &[LayerToPush],
+    push: &Push<'_>,
+    earlier: &[PushPlan],
     present: &HashSet<Digest>,
+    current: Vec<Option<Digest>>,
     is_mountable: impl Fn(&LayerToPush) -> bool,
 ) -> PushPlan {
-    let known = layers.iter().map(|layer| plan::Known {
-        name: layer.name.clone(),
-        digest: layer.known.as_ref().map(|known| known.digest),
-        size: layer.known.as_ref().map_or(layer.at_most, |known| known.size),
-        is_relayed: matches!(layer.supply, Supply::Base(_)),
-        is_mountable: is_mountable(layer),
-        is_present: layer.known.as_ref().is_some_and(|known| present.contains(&known.digest)),
+    let Push { target, request, layers, digest } = *push;
+    let (here, registry) = (target.shown(), format!("{}/", target.client.origin().name()));
+    let brings = |plan: &PushPlan, digest: Digest| plan.layers.iter().any(|layer| layer.digest == Some(digest));
+    let is_brought = |digest| earlier.iter().any(|plan| plan.repository == here && brings(plan, digest));
+    let is_lent = |digest| earlier.iter().any(|plan| plan.repository.starts_with(&registry) && brings(plan, digest));
+    let known = layers.iter().map(|layer| {
+        let known = layer.known.as_ref().map(|known| known.digest);
+        plan::Known {
+            name: layer.name.clone(),
+            digest: known,
+            size: layer.known.as_ref().map_or(layer.at_most, |known| known.size),
+            is_relayed: matches!(layer.supply, Supply::Base(_)),
+            is_mountable: is_mountable(layer) || known.is_some_and(is_lent),
+            is_present: known.is_some_and(|digest| present.contains(&digest) || is_brought(digest)),
+        }
     });
-    plan::plan(&target.shown(), &known.collect::<Vec<_>>())
+    plan::plan(&here, &known.collect::<Vec<_>>(), digest, tags::plan(request, digest, current))
 }
 
-/// Brings an image into `target`: its layers, then what `compose` makes of them, in their order, once all are confirmed.
+/// Refuses what cannot come to its end by this plan, before anything is sent.
+///
+/// # Errors
+/// When a tag is taken that cannot be moved, or a layer is neither here nor there.
+pub fn refuse(push: &Push<'_>, plan: &PushPlan) -> Result<()> {
+    for (layer, planned) in push.layers.iter().zip(&plan.layers) {
+        if let (Supply::Absent { expected }, PushStep::Upload) = (&layer.supply, planned.step) {
+            let problem = blobs::absent(push.target, &layer.name, planned.digest, expected.as_deref());
+            return Err(problem.context(blobs::not_pushed(&layer.name)));
+        }
+    }
+    push.digest.map_or(Ok(()), |digest| tags::refuse(push.target, &plan.tags, &digest))
+}
+
+/// Brings an image into its repository: its layers, then what `compose` makes of them, in their order, once all are
+/// confirmed.
 ///
 /// # Errors
 /// The first failure. Tags are untouched then, and what was confirmed is recorded.
 pub async fn publish(
-    target: &Target,
-    request: &Request<'_>,
-    layers: &[LayerToPush],
+    push: &Push<'_>,
     compose: impl FnOnce(&[PushedLayer]) -> Result<Image>,
     store: &Store,
     session: &Session,
 ) -> Result<PushResult> {
+    let Push { target, request, layers, .. } = *push;
     let work = async {
-        let plan = survey(target, layers, store).await?;
+        let plan = survey(push, &[], store).await?;
         session.emit(&Event::PushPlanned { package: request.package, bin: request.bin, plan: &plan, dry_run: false });
+        refuse(push, &plan)?;
         let pushed = blobs::push(target, request, layers, &plan, store, session).await?;
         let image = compose(&pushed)?;
-        finish(target, request, &image, layers, pushed, store, session).await
+        // What was made again may have become another image than was foreseen.
+        tags::refuse(target, &plan.tags, &image.digest())?;
+        finish(push, &image, &plan, pushed, store, session).await
     };
     let outcome = work.await;
     if outcome.is_err() {
@@ -153,14 +203,14 @@ pub async fn publish(
 
 /// Config, manifest and tags, once all layers are there.
 async fn finish(
-    target: &Target,
-    request: &Request<'_>,
+    push: &Push<'_>,
     image: &Image,
-    layers: &[LayerToPush],
+    plan: &PushPlan,
     pushed: Vec<PushedLayer>,
     store: &Store,
     session: &Session,
 ) -> Result<PushResult> {
+    let Push { target, request, layers, .. } = *push;
     let moved = |layer: &&PushedLayer| matches!(layer.step, PushStep::Relay | PushStep::Upload);
     let total = |layers: &[PushedLayer]| layers.iter().map(|layer| layer.size).sum::<u64>();
     let mut sent_bytes = pushed.iter().filter(moved).map(|layer| layer.size).sum();
@@ -174,8 +224,12 @@ async fn finish(
         lenders: Vec::new(),
     };
     let digest = image.digest();
-    // A registry that has a manifest has its config.
-    if target.client.head_manifest(&target.repository, &Selector::Digest(digest)).await? == Some(digest) {
+    // A registry that has a manifest has its layers and its config. What was sent without asking may have been there.
+    let was_lacking =
+        |(layer, pushed): (&LayerToPush, &PushedLayer)| layer.known.is_some() && pushed.step != PushStep::Reuse;
+    let is_there = !layers.iter().zip(&pushed).any(was_lacking)
+        && target.client.head_manifest(&target.repository, &Selector::Digest(digest)).await? == Some(digest);
+    if is_there {
         reused_bytes += image.config_descriptor.size + image.manifest_descriptor.size;
     } else {
         // As with layers: what no record tells of is sent without asking.
@@ -190,7 +244,7 @@ async fn finish(
         sent_bytes += image.manifest_descriptor.size;
     }
 
-    let tags = put_tags(target, request, image).await?;
+    let tags = tags::put(target, request, image, &plan.tags, !is_there).await?;
     let image_uri = format!("{}@{digest}", target.shown());
     Ok(PushResult { image_uri, digest, tags, layers: pushed, sent_bytes, reused_bytes })
 }
@@ -244,39 +298,4 @@ async fn put_manifest(
         }
         missed_before = missed;
     }
-}
-
-/// Points each tag to the image, unless it does already; returns them all.
-async fn put_tags(target: &Target, request: &Request<'_>, image: &Image) -> Result<Vec<String>> {
-    let digest = image.digest();
-    let bytes = Bytes::copy_from_slice(&image.manifest);
-    let mut tags = request.tags.to_vec();
-    let own = digest_tag(request.bin, &digest);
-    if request.digest_tag && !tags.contains(&own) {
-        tags.push(own);
-    }
-    let puts = tags.iter().map(|tag| {
-        let bytes = &bytes;
-        async move {
-            let (client, repository) = (&target.client, &target.repository);
-            let selector = Selector::Tag(tag.clone());
-            // Asked first, since ECR refuses to write a tag that cannot be moved even if nothing would change.
-            if client.head_manifest(repository, &selector).await? == Some(digest) {
-                return Ok(());
-            }
-            let put = client.put_manifest(repository, &selector, &image.manifest_descriptor.media_type, bytes).await;
-            put.map_err(|error| {
-                let what = format!("the image is in `{}` as {digest}, but not under the tag `{tag}`", target.shown());
-                Problem::from(error).context(what)
-            })
-        }
-    });
-    window::run(puts, target.client.throttled()).await?;
-    Ok(tags)
-}
-
-/// The tag that names an image of `bin` by its digest.
-#[must_use]
-pub fn digest_tag(bin: &str, digest: &Digest) -> String {
-    format!("{bin}-{}", digest.short())
 }

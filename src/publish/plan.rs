@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::event::{PlannedLayer, PushPlan, PushStep};
+use crate::event::{PlannedLayer, PlannedTag, PushPlan, PushStep};
 use crate::oci::Digest;
 
 /// What is known of a layer before anything moves.
@@ -24,9 +24,11 @@ pub struct Known {
 
 /// Decides for each layer how it gets into `repository` (`HOST/REPOSITORY`).
 #[must_use]
-pub fn plan(repository: &str, layers: &[Known]) -> PushPlan {
+pub fn plan(repository: &str, layers: &[Known], digest: Option<Digest>, tags: Vec<PlannedTag>) -> PushPlan {
     let mut plan = PushPlan {
         repository: repository.to_owned(),
+        digest,
+        tags,
         layers: Vec::new(),
         reused_bytes: 0,
         mounted_bytes: 0,
@@ -91,7 +93,7 @@ mod tests {
             // What is not known cannot be there.
             (Known { digest: None, is_present: true, is_mountable: true, ..here.clone() }, Upload),
         ] {
-            let plan = plan("host/repository", std::slice::from_ref(&known));
+            let plan = plan("host/repository", std::slice::from_ref(&known), None, Vec::new());
             assert_eq!(plan.layers[0].step, step, "{known:?}");
             let bytes = [plan.reused_bytes, plan.mounted_bytes, plan.relayed_bytes, plan.uploaded_bytes];
             let expected = [Reuse, Mount, Relay, Upload].map(|other| if other == step { 8 } else { 0 });
@@ -102,7 +104,7 @@ mod tests {
 
     #[test]
     fn the_same_bytes_twice_move_once() {
-        let plan = plan("host/repository", &[layer("a", 5), layer("b", 7), layer("a", 5)]);
+        let plan = plan("host/repository", &[layer("a", 5), layer("b", 7), layer("a", 5)], None, Vec::new());
         let steps: Vec<_> = plan.layers.iter().map(|layer| layer.step).collect();
         assert_eq!(steps, [PushStep::Upload, PushStep::Upload, PushStep::Reuse]);
         assert_eq!((plan.uploaded_bytes, plan.reused_bytes), (12, 0));

@@ -286,8 +286,8 @@ impl Reporter for Report {
             (Format::Human, Event::ImageBuilt { image }) => self.line(&image.digest.to_string()),
             (_, Event::Document { text }) => self.line(text.trim_end()),
             (Format::Human, Event::ImagePushed { push, .. }) => self.line(&push.image_uri),
-            (Format::Human, Event::PushPlanned { plan, dry_run: true, .. }) => {
-                self.text(table::planned(plan).trim_end())
+            (Format::Human, Event::PushPlanned { bin, plan, dry_run: true, .. }) => {
+                self.text(table::planned(bin, plan).trim_end())
             }
             (Format::Human, Event::FunctionPlanned { plan, .. }) => self.text(functions::planned(plan).trim_end()),
             (Format::Human, Event::PolicyTold { policy }) => self.line(policy),

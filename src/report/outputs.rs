@@ -108,7 +108,7 @@ impl Ledger {
                     entry.image = (*image).clone();
                 }
             }
-            Event::PushPlanned { plan, dry_run: true, .. } => self.plan(&table::planned(plan)),
+            Event::PushPlanned { bin, plan, dry_run: true, .. } => self.plan(&table::planned(bin, plan)),
             Event::FunctionPlanned { plan, .. } => self.plan(&functions::planned(plan)),
             Event::Checked { verdicts } => self.verdicts.extend_from_slice(verdicts),
             Event::Found { bin, finding, .. } => self.found.push(((*bin).to_owned(), (*finding).clone())),

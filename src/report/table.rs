@@ -1,6 +1,7 @@
 //! The closing table of an image's layers, of a build, a push, or a push that is only planned.
 
-use crate::event::{ImageResult, LayerResult, PushPlan, PushResult, PushStep};
+use crate::event::{ImageResult, LayerResult, PlannedTag, PushPlan, PushResult, PushStep, TagStep};
+use crate::oci::Digest;
 use crate::units;
 
 /// The columns before a row, where there is room: those of a status line's verb.
@@ -35,8 +36,8 @@ pub(super) fn pushed(image: &ImageResult, push: &PushResult, columns: Option<u16
     render(&rows, columns, INDENT)
 }
 
-/// What a push would do, as data: never cut.
-pub(super) fn planned(plan: &PushPlan) -> String {
+/// What a push of the image `bin` would do, as data: never cut.
+pub(super) fn planned(bin: &str, plan: &PushPlan) -> String {
     let mut rows = vec![["layer", "", "bytes", "step", "digest"].map(str::to_owned)];
     let bytes = |bytes: u64, at_most: bool| if at_most { format!("at most {bytes}") } else { bytes.to_string() };
     rows.extend(plan.layers.iter().map(|layer| {
@@ -44,7 +45,7 @@ pub(super) fn planned(plan: &PushPlan) -> String {
         let name = super::text::one_line(&layer.name);
         [name, String::new(), bytes(layer.size, layer.at_most), layer.step.to_string(), digest]
     }));
-    let mut text = format!("{}\n", plan.repository);
+    let mut text = format!("image {} -> {}\n", super::text::one_line(bin), plan.repository);
     text.push_str(&render(&rows, None, 2));
     for (step, count, at_most) in [
         (PushStep::Reuse, plan.reused_bytes, false),
@@ -53,6 +54,17 @@ pub(super) fn planned(plan: &PushPlan) -> String {
         (PushStep::Upload, plan.uploaded_bytes, plan.at_most),
     ] {
         text.push_str(&format!("  {:<6} {}\n", step.to_string(), bytes(count, at_most)));
+    }
+    let digest = |digest: Option<Digest>, none: &str| digest.map_or_else(|| none.to_owned(), |it| it.to_string());
+    for PlannedTag { tag, digest: current, step, immutable } in &plan.tags {
+        let becomes = match step {
+            TagStep::Stay => format!("{}, stays", digest(*current, "none")),
+            TagStep::Create | TagStep::Move => {
+                format!("{} -> {}", digest(*current, "none"), digest(plan.digest, "not known yet"))
+            }
+        };
+        let refused = *immutable && *step == TagStep::Move;
+        text.push_str(&format!("  tag {tag}  {becomes}{}\n", if refused { ", and cannot be moved" } else { "" }));
     }
     text
 }

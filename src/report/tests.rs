@@ -312,6 +312,8 @@ fn a_push_of_several_layers_has_a_bar_above_theirs() {
     };
     let plan = PushPlan {
         repository: "h/r".into(),
+        digest: None,
+        tags: Vec::new(),
         layers: vec![
             planned("old", PushStep::Reuse, 50),
             planned("base", PushStep::Mount, 40),

@@ -83,6 +83,8 @@ mod tests {
             };
             let plan = PushPlan {
                 repository: "h/r".into(),
+                digest: None,
+                tags: Vec::new(),
                 layers: steps.iter().map(layer).collect(),
                 reused_bytes: 0,
                 mounted_bytes: 0,

@@ -69,8 +69,11 @@ enum New {
     /// They are written here, and then get their place.
     Written { temporary: PathBuf },
     /// They hide those on disk for as long as there is this memory.
-    Remembered(Mutex<HashMap<(Kind, String), Option<Vec<u8>>>>),
+    Remembered(Mutex<Memory>),
 }
+
+/// What there is by kind and key, or that it is no more.
+type Memory = HashMap<(Kind, String), Option<Vec<u8>>>;
 
 impl Records {
     pub(super) fn new(root: PathBuf, temporary: PathBuf) -> Self {

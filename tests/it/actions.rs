@@ -153,7 +153,7 @@ fn a_dry_run_hands_on_its_plan_and_nothing_that_is_not_there_yet() {
     let push = site.push(&repository, &["notes.txt"]).args(["--dry-run", "--output-env", "image.env"]);
     let outcome = runner.step(push).run();
     assert_eq!(outcome.code, 0, "{}", outcome.stderr);
-    assert!(outcome.stdout.starts_with(&format!("{repository}\n")), "{}", outcome.stdout);
+    assert!(outcome.stdout.starts_with(&format!("image site -> {repository}\n")), "{}", outcome.stdout);
     let plan = outcome.stdout.trim_end().to_owned();
     let expected = [("images".to_owned(), "{}".to_owned()), ("plan".to_owned(), plan.clone())];
     assert_eq!(runner.outputs().into_iter().collect::<Vec<_>>(), expected);

@@ -243,9 +243,60 @@ fn what_aws_refuses_is_told_with_what_to_do() {
     let push = keys(push()).args(["--region", REGION, "--endpoint-url", &moto.url, "--create-repository", "--dry-run"]);
     let outcome = push.run();
     assert_eq!(outcome.code, 0, "{}", outcome.stderr);
-    assert!(outcome.stdout.starts_with(&format!("{HOST}/shop/site\n")), "{}", outcome.stdout);
+    assert!(outcome.stdout.starts_with(&format!("image site -> {HOST}/shop/site\n")), "{}", outcome.stdout);
     let described = moto.ecr(REGION, "DescribeRepositories", &json!({}));
     assert_eq!(described["repositories"], json!([]));
+}
+
+#[test]
+fn a_tag_that_cannot_be_moved_is_told_of_before_any_other_is() {
+    let cloud = Cloud::start(&["shop/site"]);
+    let immutable = json!({"repositoryName": "shop/site", "imageTagMutability": "IMMUTABLE"});
+    cloud.moto.ecr(REGION, "CreateRepository", &immutable);
+    let site = Site::new();
+    let push = |tags: &[&str]| {
+        let push = cloud.at_home(site.push("shop/site", &["notes.txt"]).args(["--region", REGION]));
+        push.args(tags.iter().flat_map(|tag| ["--tag", tag]))
+    };
+    let first = push(&["v1"]).run();
+    assert_eq!(first.code, 0, "{}", first.stderr);
+    let (_, old) = first.stdout.trim_end().split_once('@').expect("a digest");
+    let writes = || ["PUT", "POST", "PATCH"].map(|it| cloud.registry.count(it.parse().expect("a method"), "/"));
+    let before = writes();
+    let again = push(&["v1"]).run();
+    assert_eq!((again.code, &again.stdout), (0, &first.stdout), "{}", again.stderr);
+    assert_eq!(writes(), before, "it is there already");
+
+    // Its layer is made on the way to the registry: which image it is turns out only there.
+    site.write("notes.txt", b"second");
+    let refused = push(&["v2", "v1"]).run();
+    let tagged = |tag: &str| cloud.registry.manifest("shop/site", tag);
+    assert_eq!((refused.code, refused.stdout.as_str()), (1, ""), "{}", refused.stderr);
+    assert_eq!(tagged("v2"), None);
+    assert_eq!(cloud.registry.count(Method::PUT, "/manifests/"), 3, "those of the first push");
+    let taken = |digest: &str| format!("tag `v1` of `{HOST}/shop/site` cannot be moved to {digest}");
+    assert!(refused.stderr.contains(&taken("sha256:")), "{}", refused.stderr);
+    assert!(refused.stderr.contains(&format!(": it points to {old}\n")), "{}", refused.stderr);
+    assert!(refused.stderr.contains("help: tags of this repository are immutable"), "{}", refused.stderr);
+
+    // From then on it is known, and nothing is sent in vain.
+    let before = writes();
+    assert!(push(&["v2", "v1"]).run().stderr.contains(&taken("sha256:")));
+    let dry = push(&["v2", "v1"]).arg("--dry-run").run();
+    assert_eq!(writes(), before);
+    assert_eq!(dry.code, 1, "{}", dry.stderr);
+    let (_, rest) = dry.stderr.split_once(&taken("")).expect("the refusal");
+    let (new, _) = rest.split_once(':').and_then(|(_, hex)| hex.split_once(':')).expect("a digest");
+    let new = &format!("sha256:{new}");
+    let short = &new["sha256:".len()..][..12];
+    let tags = format!(
+        "  tag v2  none -> {new}\n  tag v1  {old} -> {new}, and cannot be moved\n  tag site-{short}  none -> {new}\n"
+    );
+    assert!(dry.stdout.ends_with(&tags), "{}", dry.stdout);
+    let dry = push(&["v1"]).args(["--dry-run", "--message-format", "json"]).run();
+    let plan = &dry.messages("push-planned")[0];
+    assert_eq!(plan["digest"], *new);
+    assert_eq!(plan["tags"][0], json!({"tag": "v1", "digest": old, "step": "move", "immutable": true}));
 }
 
 #[test]

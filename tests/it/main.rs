@@ -16,6 +16,7 @@ mod crash;
 mod damage;
 mod deploy;
 mod dockerfile;
+mod dry;
 mod ecr;
 mod emulator;
 mod enduring;

@@ -15,7 +15,7 @@ use cargo_lambda_image::layer::{Origin as LayerOrigin, Pipeline, gzip, tarball};
 use cargo_lambda_image::oci::{Descriptor, Digest, media_type};
 use cargo_lambda_image::platform::Architecture;
 use cargo_lambda_image::problem::{Problem, Result};
-use cargo_lambda_image::publish::{LayerToPush, Request, Supply, Target, digest_tag, publish, supply, survey};
+use cargo_lambda_image::publish::{LayerToPush, Push, Request, Supply, Target, digest_tag, publish, supply, survey};
 use cargo_lambda_image::registry::Client;
 use cargo_lambda_image::registry::credentials::CredentialSource;
 use cargo_lambda_image::registry::feed::Source;
@@ -96,8 +96,13 @@ async fn push_layers(
     store: &Arc<Store>,
 ) -> Result<PushResult> {
     let tags: Vec<_> = tags.iter().map(|tag| (*tag).to_owned()).collect();
-    let request = Request { package: "p", bin: "app", tags: &tags, digest_tag: true };
-    publish(target, &request, layers, |_| Ok(image(of)), store, &Session::silent()).await
+    let digest = layers.iter().all(|layer| layer.known.is_some()).then(|| of.digest());
+    let push = Push { target, request: &request(&tags), layers, digest };
+    publish(&push, |_| Ok(image(of)), store, &Session::silent()).await
+}
+
+fn request(tags: &[String]) -> Request<'_> {
+    Request { package: "p", bin: "app", tags, immutable: &[], digest_tag: true }
 }
 
 fn steps(result: &PushResult) -> Vec<PushStep> {
@@ -224,7 +229,9 @@ async fn another_repository_lends_what_was_pushed_there() {
         let registry = open().repository("b").ways(Ways { mounts, ..ecr() }).start();
         push(&target(&registry.origin, "a"), &[], &of, &store).await.expect("pushed");
         let before = registry.received();
-        let plan = survey(&target(&registry.origin, "b"), &layers(&of, &store), &store).await.expect("a plan");
+        let (b, layers_of_it) = (target(&registry.origin, "b"), layers(&of, &store));
+        let push_to_b = Push { target: &b, request: &request(&[]), layers: &layers_of_it, digest: None };
+        let plan = survey(&push_to_b, &[], &store).await.expect("a plan");
         assert!(plan.layers.iter().all(|layer| layer.step == PushStep::Mount), "{plan:?}");
         let result = push(&target(&registry.origin, "b"), &[], &of, &store).await.expect("pushed");
         assert_eq!(steps(&result), [step; 3]);
@@ -349,12 +356,14 @@ async fn a_layer_of_unknown_digest_is_streamed_kept_nowhere_and_known_afterwards
     let layer =
         LayerToPush { name: "data".into(), known: None, at_most, supply: Supply::Here(source), lenders: vec![] };
     let target = target(&registry.origin, "a");
-    let plan = survey(&target, std::slice::from_ref(&layer), &store).await.expect("a plan");
+    let (layers, nameless) = (std::slice::from_ref(&layer), request(&[]));
+    let plan = survey(&Push { target: &target, request: &nameless, layers, digest: None }, &[], &store).await;
+    let plan = plan.expect("a plan");
     assert_eq!((plan.layers[0].step, plan.uploaded_bytes, plan.at_most), (PushStep::Upload, at_most, true));
     assert_eq!(registry.requests().len(), 0, "what is not known is not asked for");
 
     let tags = ["v1".to_owned()];
-    let request = Request { package: "p", bin: "app", tags: &tags, digest_tag: false };
+    let request = Request { digest_tag: false, ..request(&tags) };
     let compose = |pushed: &[cargo_lambda_image::event::PushedLayer]| {
         let layer = cell.lock().map_err(|_| Problem::failed("a panic"))?.clone().expect("a made layer");
         assert_eq!((pushed[0].digest, pushed[0].size), (layer.descriptor.digest, layer.descriptor.size));
@@ -377,7 +386,9 @@ async fn a_layer_of_unknown_digest_is_streamed_kept_nowhere_and_known_afterwards
             layers,
         })
     };
-    let result = publish(&target, &request, &[layer], compose, &store, &session).await.expect("pushed");
+    let result = publish(&Push { target: &target, request: &request, layers, digest: None }, compose, &store, &session)
+        .await
+        .expect("pushed");
     let blobs = std::fs::read_dir(store.layout_path().join("blobs/sha256")).expect("listed").count();
     assert_eq!(blobs, 0, "no second copy on disk");
 
@@ -454,10 +465,10 @@ async fn a_push_tells_what_it_does() {
     let of = many(1);
     let registry = open().fault(Method::PUT, "/uploads/", 0..1, Fault::Status(503, &[], "")).start();
     let told = Told::default();
-    let request = Request { package: "p", bin: "app", tags: &[], digest_tag: true };
     let session = Session::new(Box::new(told.clone()));
-    let target = target(&registry.origin, "a");
-    let pushed = publish(&target, &request, &layers(&of, &store), |_| Ok(image(&of)), &store, &session).await;
+    let (target, layers) = (target(&registry.origin, "a"), layers(&of, &store));
+    let push = Push { target: &target, request: &request(&[]), layers: &layers, digest: None };
+    let pushed = publish(&push, |_| Ok(image(&of)), &store, &session).await;
     assert_eq!(pushed.expect("pushed").sent_bytes, image(&of).size_bytes());
     let (layer, config) = (of.layers[0].len(), of.config.len());
     let expected = [

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::functions::Functions;
-use super::{Pushing, base_supply, conclude, lenders, send, target, to_push};
+use super::{Pushing, Sent, base_supply, conclude, lenders, send, target, to_push};
 use crate::base::{self, Base, BaseRequest, Compression};
 use crate::check::findings::Options;
 use crate::check::image::{Content, ImageFacts, LayerSource, ManifestFacts};
@@ -67,14 +67,20 @@ pub(super) async fn push(
         })
         .collect();
     let (package, bin) = (request.package.as_str(), request.bin.as_str());
-    let pushing = Pushing { package, bin, destination, reached: &reached, dry_run, store: &store, session };
+    let pushing =
+        Pushing { package, bin, destination, reached: &reached, dry_run, earlier: &[], store: &store, session };
     let (digest, architecture) = (image.digest(), image.architecture);
     session.emit(&Event::PhaseStarted { phase: Phase::Push(bin) });
-    let Some((image, push)) = send(&to_push, || Ok(image), &pushing).await? else {
-        return functions.plan(&[Some(digest)], session).await;
-    };
-    let pushed = conclude(draft::result(package, bin, &image, &layers), architecture, &push, &pushing);
-    functions.deploy(vec![pushed], wait, &store, session).await
+    match send(&to_push, Some(digest), || Ok(image), &pushing).await? {
+        Sent::Planned(planned) => {
+            functions.plan(&[Some(digest)], session).await?;
+            planned.refused.map_or(Ok(()), Err)
+        }
+        Sent::Pushed(image, push) => {
+            let pushed = conclude(draft::result(package, bin, &image, &layers), architecture, &push, &pushing);
+            functions.deploy(vec![pushed], wait, &store, session).await
+        }
+    }
 }
 
 /// Finds the image; which one of an index is x86-64's unless said, or the only one there is.

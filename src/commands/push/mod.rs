@@ -27,7 +27,7 @@ use crate::aws::ecr::host::RegistryHost;
 use crate::base::Base;
 use crate::config::{BuildRequest, Destination, PushRequest, PushSource};
 use crate::event::run::Phase;
-use crate::event::{Event, ImageResult, PushResult, Session};
+use crate::event::{Event, ImageResult, PushPlan, PushResult, Session};
 use crate::image::Image;
 use crate::image::result as result_file;
 use crate::layer::plan::LayerSpec;
@@ -65,6 +65,8 @@ struct Pushing<'a> {
     destination: &'a Destination,
     reached: &'a Reached,
     dry_run: bool,
+    /// In a dry run, what the images before this one would have brought.
+    earlier: &'a [PushPlan],
     store: &'a Arc<Store>,
     session: &'a Session,
 }
@@ -95,16 +97,19 @@ async fn built(
     }
     .into_iter();
     let mut found = Findings { complete: locking.request.complete, whole: true, ..Findings::default() };
-    let (mut pushed_images, mut digests) = (Vec::new(), Vec::new());
+    let (mut pushed_images, mut plans, mut refused) = (Vec::new(), Vec::new(), None);
     for ((draft, destination), reached) in drafts.iter().zip(destinations).zip(&reached) {
         let (package, bin) = (draft.request.package.as_str(), draft.request.bin.as_str());
-        let pushing = Pushing { package, bin, destination, reached, dry_run, store: &store, session };
+        let earlier = &plans;
+        let pushing = Pushing { package, bin, destination, reached, dry_run, earlier, store: &store, session };
         session.emit(&Event::PhaseStarted { phase: Phase::Push(bin) });
         let drafted = Drafted { draft, recalled: foreseen.next().filter(|_| !build.no_cache) };
         let pushed = push(build, drafted, &locking, &pushing).await;
-        let context = |problem: Problem| problem.context(format!("could not push image `{bin}`"));
-        let pushed = if drafts.len() > 1 { pushed.map_err(context) } else { pushed };
-        let (outcome, of_image) = match pushed {
+        let in_image = |problem: Problem| match drafts.len() {
+            1 => problem,
+            _ => problem.context(format!("could not push image `{bin}`")),
+        };
+        let (outcome, of_image) = match pushed.map_err(in_image) {
             Ok(pushed) => pushed,
             Err(problem) if dry_run => return Err(problem),
             Err(problem) => {
@@ -117,11 +122,16 @@ async fn built(
         found.layers.extend(of_image.layers);
         match outcome {
             Outcome::Pushed(image) => pushed_images.push(*image),
-            Outcome::Planned(digest) => digests.push(digest),
+            Outcome::Planned(planned) => {
+                let Planned { plan, refused: problem } = *planned;
+                plans.push(plan);
+                refused = refused.or(problem.map(in_image));
+            }
         }
     }
     if dry_run {
-        return functions.plan(&digests, session).await;
+        functions.plan(&plans.iter().map(|plan| plan.digest).collect::<Vec<_>>(), session).await?;
+        return refused.map_or(Ok(()), Err);
     }
     save(found, &locking, &store, session).await?;
     functions.deploy(pushed_images, wait, &store, session).await
@@ -135,8 +145,8 @@ async fn save(found: Findings, locking: &Arc<Locking>, store: &Arc<Store>, sessi
 /// What became of an image.
 enum Outcome {
     Pushed(Box<Pushed>),
-    /// Nothing; its digest, if that is known before it is made.
-    Planned(Option<Digest>),
+    /// Nothing.
+    Planned(Box<Planned>),
 }
 
 /// A draft, and what the records know of each of its layers, if they were asked already.
@@ -225,6 +235,7 @@ async fn push(
         made.push(Made::Again(layer, cell));
     }
     let all = || made.iter().map(Made::layer).collect::<Result<Vec<_>>>();
+    let foreseen = all().ok().map(|layers| draft.compose(&layers, build.source_date_epoch)).transpose()?;
     let mut found = Findings::default();
     let compose = || {
         let all = all()?;
@@ -233,12 +244,13 @@ async fn push(
         locking.check(&found, session)?;
         draft.compose(&all, build.source_date_epoch)
     };
-    let Some((image, push)) = send(&layers, compose, pushing).await? else {
-        let known = all().ok().map(|layers| draft.compose(&layers, build.source_date_epoch)).transpose()?;
-        return Ok((Outcome::Planned(known.map(|image| image.digest())), found));
-    };
-    let pushed = conclude(draft.result(&image, &all()?), image.architecture, &push, pushing);
-    Ok((Outcome::Pushed(Box::new(pushed)), found))
+    match send(&layers, foreseen.map(|image| image.digest()), compose, pushing).await? {
+        Sent::Planned(planned) => Ok((Outcome::Planned(planned), found)),
+        Sent::Pushed(image, push) => {
+            let pushed = conclude(draft.result(&image, &all()?), image.architecture, &push, pushing);
+            Ok((Outcome::Pushed(Box::new(pushed)), found))
+        }
+    }
 }
 
 /// A layer, which may still have to be made.
@@ -311,30 +323,48 @@ fn to_push(layer: &Layer, supply: Supply, lenders: Vec<String>) -> LayerToPush {
     LayerToPush { name: layer.name.clone(), at_most: known.size, known: Some(known), supply, lenders }
 }
 
-/// Sends what has to be sent, or only says what that would be.
+/// What was done with an image, or would be.
+enum Sent {
+    Pushed(Box<Image>, PushResult),
+    Planned(Box<Planned>),
+}
+
+/// What would be done, and what would stop it.
+struct Planned {
+    plan: PushPlan,
+    refused: Option<Problem>,
+}
+
+/// Sends what has to be sent, or only says what that would be. `digest` is the image's, if it is known by now.
 async fn send(
     layers: &[LayerToPush],
+    digest: Option<Digest>,
     compose: impl FnOnce() -> Result<Image>,
     pushing: &Pushing<'_>,
-) -> Result<Option<(Image, PushResult)>> {
-    let Pushing { package, bin, destination, reached, dry_run, store, session } = *pushing;
+) -> Result<Sent> {
+    let Pushing { package, bin, destination, reached, dry_run, earlier, store, session } = *pushing;
+    let Destination { tags, digest_tag, .. } = destination;
+    let immutable = reached.immutable(tags);
+    let request = publish::Request { package, bin, tags, immutable: &immutable, digest_tag: *digest_tag };
+    let push = publish::Push { target: &reached.target, request: &request, layers, digest };
     if dry_run {
         let plan = match reached.is_imagined {
-            true => publish::survey_nothing(&reached.target, layers),
-            false => publish::survey(&reached.target, layers, store).await?,
+            true => publish::survey_nothing(&push, earlier),
+            false => publish::survey(&push, earlier, store).await?,
         };
         session.emit(&Event::PushPlanned { package, bin, plan: &plan, dry_run });
-        return Ok(None);
+        let refused = publish::refuse(&push, &plan).err();
+        return Ok(Sent::Planned(Box::new(Planned { plan, refused })));
     }
-    let request = publish::Request { package, bin, tags: &destination.tags, digest_tag: destination.digest_tag };
     let mut composed = None;
     let compose = |_: &[_]| {
         let image = compose()?;
         composed = Some(image.clone());
         Ok(image)
     };
-    let push = publish::publish(&reached.target, &request, layers, compose, store, session).await?;
-    Ok(composed.map(|image| (image, push)))
+    let result = publish::publish(&push, compose, store, session).await?;
+    let image = composed.ok_or_else(|| Problem::failed("an image was pushed before it was composed"))?;
+    Ok(Sent::Pushed(Box::new(image), result))
 }
 
 /// Writes down and tells what was pushed.

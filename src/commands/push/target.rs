@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::aws::Access;
 use crate::aws::ecr::Ecr;
 use crate::aws::ecr::host::RegistryHost;
-use crate::aws::ecr::repository::IfAbsent;
+use crate::aws::ecr::repository::{IfAbsent, TagRule};
 use crate::aws::ecr::token::TokenSource;
 use crate::commands::login::Logins;
 use crate::config::{Destination, Repository};
@@ -25,6 +25,16 @@ pub(in crate::commands) struct Reached {
     pub target: Target,
     /// Whether the repository is not there, and would be made but for `--dry-run`.
     pub is_imagined: bool,
+    /// Which tags can be moved there, if that is known.
+    tags: Option<TagRule>,
+}
+
+impl Reached {
+    /// Those of `tags` that are known to stay with their image once they are there.
+    pub(super) fn immutable(&self, tags: &[String]) -> Vec<String> {
+        let rule = self.tags.as_ref();
+        tags.iter().filter(|tag| rule.is_some_and(|rule| rule.is_immutable(tag))).cloned().collect()
+    }
 }
 
 /// Finds the destination, and creates its repository where that was asked for.
@@ -79,7 +89,7 @@ async fn in_ecr(
     let credentials = logins.of_with(&destination.aws, origin.name());
     let client = Arc::new(Client::new(origin, credentials, Patience::default(), session));
     let target = Target { client, repository: name.to_owned() };
-    Ok(Reached { target, is_imagined: dry_run && repository.created })
+    Ok(Reached { target, is_imagined: dry_run && repository.created, tags: repository.tags })
 }
 
 async fn elsewhere(
@@ -106,5 +116,5 @@ async fn elsewhere(
     // Asked for the answer alone: a login that is missing or wrong is told now, not after the compiler.
     let any = Selector::Tag(destination.tags.first().map_or_else(|| "latest".to_owned(), Clone::clone));
     target.client.head_manifest(&target.repository, &any).await?;
-    Ok(Reached { target, is_imagined: false })
+    Ok(Reached { target, is_imagined: false, tags: None })
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use axum::http::Method;
 use cargo_lambda_image::event::Session;
 use cargo_lambda_image::oci::{Digest, media_type};
-use cargo_lambda_image::publish::{Request, Supply, publish};
+use cargo_lambda_image::publish::{Push, Supply, publish};
 
-use super::{describe, ecr, image, layers, many, open, push, push_layers, store, target};
+use super::{describe, ecr, image, layers, many, open, push, push_layers, request, store, target};
 use crate::support::registry::{Fault, Ways};
 
 #[tokio::test]
@@ -69,13 +69,14 @@ async fn a_blob_that_got_lost_is_sent_again_before_the_manifest() {
     let registry = Arc::new(open().start());
     let (losing, lost) = (registry.clone(), of.layers[1].clone());
     let target = target(&registry.origin, "a");
-    let request = Request { package: "p", bin: "app", tags: &[], digest_tag: true };
     // Composing comes after every layer was confirmed.
     let compose = |_: &[_]| {
         losing.forget("a", &lost);
         Ok(image(&of))
     };
-    publish(&target, &request, &layers(&of, &store), compose, &store, &Session::silent()).await.expect("pushed");
+    let layers = layers(&of, &store);
+    let push = Push { target: &target, request: &request(&[]), layers: &layers, digest: None };
+    publish(&push, compose, &store, &Session::silent()).await.expect("pushed");
     assert_eq!(registry.count(Method::PUT, "/manifests/sha256:"), 2);
     assert!(registry.blob("a", &of.layers[1]).is_some());
 }
