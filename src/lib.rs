@@ -8,7 +8,7 @@
 //! - bridges: [`base`] brings a base image in, [`publish`] takes an image out, [`deploy`] brings functions to it;
 //! - wires (async): [`registry`] speaks the registry protocol, [`aws`] asks AWS;
 //! - engines (blocking): [`store`] under [`layer`] under [`image`] under [`check`]; [`lock`], [`cargo`] and [`init`] alone;
-//! - words: [`oci`], [`platform`], [`event`], [`finding`], [`problem`], [`units`].
+//! - words: [`oci`], [`platform`], [`event`], [`finding`], [`problem`], [`units`]; and [`atomic`], how files are written.
 
 pub mod report;
 
@@ -31,6 +31,7 @@ pub mod layer;
 pub mod lock;
 pub mod store;
 
+pub mod atomic;
 pub mod event;
 pub mod finding;
 pub mod oci;

@@ -25,6 +25,7 @@ fn rooms() -> BTreeMap<&'static str, (u8, &'static [&'static str])> {
         ("lock", (1, &[])),
         ("cargo", (1, &[])),
         ("init", (1, &[])),
+        ("atomic", (0, &[])),
         ("oci", (0, &[])),
         ("platform", (0, &[])),
         ("event", (0, &["finding", "oci", "problem"])),
@@ -81,7 +82,7 @@ fn imports_look_down_only() {
                 let allowed = other == room || other_floor < floor || beside.contains(&other.as_str());
                 // The surface prints facts; it must not know the engines that tell them.
                 let blind = room == "report"
-                    && !["event", "finding", "oci", "platform", "problem", "units"].contains(&other.as_str())
+                    && !["atomic", "event", "finding", "oci", "platform", "problem", "units"].contains(&other.as_str())
                     && other != room;
                 let crossed =
                     NOT_IN_BRIDGES.iter().any(|(bridge, not)| room == *bridge && not.contains(&other.as_str()));

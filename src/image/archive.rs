@@ -12,8 +12,9 @@ use serde_json::json;
 use tar::{EntryType, Header};
 
 use super::Image;
-use super::files::{copy, publish, remove_abandoned, temporary_in};
+use super::files::{copy, remove_abandoned, temporary_in};
 use super::index::{INDEX_FILE, Index, LAYOUT_FILE};
+use crate::atomic;
 use crate::event::{Session, Task, TaskKind, TaskOutcome};
 use crate::oci::Descriptor;
 use crate::problem::{IoContext as _, Problem, Result};
@@ -120,7 +121,7 @@ fn write(
     let mut archive = Archive { file: file.as_file_mut(), shown: path, task: &task, session };
     content(&mut archive)?;
     archive.raw(&[0; 2 * BLOCK_BYTES])?;
-    publish(file, path).or_failed(|| format!("could not write `{}`", path.display()))?;
+    atomic::publish(file, path).or_failed(|| format!("could not write `{}`", path.display()))?;
     task.finish(TaskOutcome::Done);
     Ok(())
 }

@@ -1,14 +1,15 @@
-//! Files of images as they are written: whole under their final name, or not there.
+//! Files of images as they are written: as large as images are, and interrupted at any moment.
 //!
 //! Apart from layouts and archives because both write this way; it knows nothing of what the bytes mean.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::{self, Read as _, Write};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use tempfile::NamedTempFile;
 
+use crate::atomic::{self, TEMPORARY_PREFIX};
 use crate::event::Session;
 use crate::problem::{IoContext as _, Result};
 
@@ -38,14 +39,11 @@ pub(super) fn copy(
     Ok(())
 }
 
-/// What names of files begin with that are not whole yet.
-pub(super) const TEMPORARY_PREFIX: &str = ".lambda-image-";
-
 /// An empty file beside its final place, removed when dropped. It is locked while its owner lives.
 pub(super) fn temporary_in(directory: &Path) -> Result<NamedTempFile> {
     let failed = || format!("could not create a file in `{}`", directory.display());
     loop {
-        let file = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(directory).or_failed(failed)?;
+        let file = atomic::temporary_in(directory).or_failed(failed)?;
         // Where there are no locks, nobody removes what others left.
         let _ = file.as_file().try_lock();
         // Another build may have taken it for abandoned just before it was locked.
@@ -70,20 +68,11 @@ pub(super) fn remove_abandoned(directory: &Path) {
     }
 }
 
-/// Gives a finished temporary file its name.
-pub(super) fn publish(file: NamedTempFile, path: &Path) -> io::Result<()> {
-    // Temporary files are private; other users' tools read what we write.
-    file.as_file().set_permissions(Permissions::from_mode(0o644))?;
-    file.persist(path).map(drop).map_err(|error| error.error)
-}
-
 /// Writes or replaces a small file through a temporary one on the same file system.
 pub(super) fn replace(path: &Path, bytes: &[u8], mut file: NamedTempFile) -> Result<()> {
     let failed = || format!("could not write `{}`", path.display());
     file.write_all(bytes).or_failed(failed)?;
-    // A rename may reach the disk before the content does; small files are worth the wait.
-    file.as_file().sync_all().or_failed(failed)?;
-    publish(file, path).or_failed(failed)
+    atomic::publish_synced(file, path).or_failed(failed)
 }
 
 /// A small file's bytes, if there is one.

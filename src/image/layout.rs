@@ -12,8 +12,9 @@ use serde_json::Value;
 use tempfile::NamedTempFile;
 
 use super::Image;
-use super::files::{TEMPORARY_PREFIX, copy, publish, read, remove_abandoned, replace, temporary_in};
+use super::files::{copy, read, remove_abandoned, replace, temporary_in};
 use super::index::{INDEX_FILE, Index, LAYOUT_FILE, digest_of};
+use crate::atomic::{self, TEMPORARY_PREFIX};
 use crate::event::{Session, TaskKind, TaskOutcome};
 use crate::oci::{Descriptor, Digest, HashingWriter};
 use crate::problem::{IoContext as _, Problem, Result};
@@ -126,7 +127,7 @@ pub fn export(store: &Store, name: &str, image: &Image, directory: &Path, sessio
         let source = store.open_blob(descriptor)?;
         let mut file = temporary_in(directory)?;
         copy(&source, descriptor.size, file.as_file_mut(), |bytes| task.advance(bytes), session).or_failed(failed)?;
-        publish(file, &target).or_failed(failed)?;
+        atomic::publish(file, &target).or_failed(failed)?;
     }
     update(directory, name, image, session, || temporary_in(directory))?;
     task.finish(TaskOutcome::Done);

@@ -12,6 +12,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use crate::atomic;
 use crate::event::{Event, Session};
 use crate::problem::{IoContext as _, Problem, Result};
 use crate::units;
@@ -162,8 +163,6 @@ fn quoted(text: &str) -> String {
 /// Puts `text` behind what `path` holds.
 fn append(path: &Path, text: &str) -> Result<()> {
     let failed = || format!("could not write `{}`", path.display());
-    // Through a symlink, which must stay one.
-    let path = &fs::canonicalize(path).or_failed(failed)?;
     let old = fs::read_to_string(path).or_failed(|| format!("could not read `{}`", path.display()))?;
     let new = appended(&old, text);
     toml::from_str::<toml::Table>(&new).map_err(|error| {
@@ -172,16 +171,12 @@ fn append(path: &Path, text: &str) -> Result<()> {
             .because(why)
             .help(format!("`metadata` is written inline there: make it `[package.metadata]`, or add by hand\n\n{text}"))
     })?;
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    let mut file = tempfile::NamedTempFile::new_in(parent).or_failed(failed)?;
+    let (mut file, path) = atomic::beside(path).or_failed(failed)?;
     file.write_all(new.as_bytes()).or_failed(failed)?;
-    file.as_file().set_permissions(fs::metadata(path).or_failed(failed)?.permissions()).or_failed(failed)?;
-    file.as_file().sync_all().or_failed(failed)?;
-    if fs::read(path).or_failed(failed)? != old.as_bytes() {
+    if fs::read(&path).or_failed(failed)? != old.as_bytes() {
         return Err(Problem::failed(format!("`{}` changed meanwhile", path.display())).help("try again"));
     }
-    file.persist(path).map_err(|error| error.error).or_failed(failed)?;
-    Ok(())
+    atomic::publish_synced(file, &path).or_failed(failed)
 }
 
 /// `old` and, an empty line apart, `text`, whose lines end as those of `old` do.

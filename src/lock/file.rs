@@ -4,9 +4,8 @@
 //! model's digest under another's name: each entry carries a checksum over its lines.
 
 use std::collections::BTreeMap;
-use std::fs::{self, Permissions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use rustix::fs::Access;
@@ -15,6 +14,7 @@ use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use super::{AssetKey, BaseKey, FILE_NAME, LayerKey, Lock, LockedBase, LockedLayer, VERSION};
+use crate::atomic;
 use crate::oci::{DiffId, Digest};
 use crate::problem::{IoContext as _, Problem, Result};
 
@@ -52,7 +52,8 @@ pub fn read(path: &Path) -> Result<Lock> {
 /// # Errors
 /// When it cannot be written.
 pub fn write(path: &Path, lock: &Lock) -> Result<()> {
-    replace(path, &render(lock)).map_err(|problem| {
+    let written = atomic::replace(path, render(lock).as_bytes());
+    written.or_failed(|| format!("could not write `{}`", path.display())).map_err(|problem| {
         let read_only = problem.io_kind() == Some(io::ErrorKind::ReadOnlyFilesystem);
         if problem.next_step().is_some() && !read_only {
             return problem;
@@ -73,25 +74,6 @@ pub fn is_writable(path: &Path) -> bool {
     let real = path.canonicalize();
     let directory = real.as_deref().unwrap_or(path).parent().unwrap_or(Path::new("."));
     rustix::fs::access(directory, Access::WRITE_OK | Access::EXEC_OK).is_ok()
-}
-
-fn replace(path: &Path, text: &str) -> Result<()> {
-    let failed = || format!("could not write `{}`", path.display());
-    // Where the file is a link, what it leads to is replaced, and it stays a link.
-    let real = match path.canonicalize() {
-        Ok(real) => real,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
-        Err(error) => return Err(error).or_failed(failed),
-    };
-    let directory = real.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(directory).or_failed(failed)?;
-    file.write_all(text.as_bytes()).or_failed(failed)?;
-    // Temporary files are private, and this one is read by whoever checks it in.
-    let mode = fs::metadata(&real).map_or(0o644, |metadata| metadata.permissions().mode() & 0o777);
-    file.as_file().set_permissions(Permissions::from_mode(mode)).or_failed(failed)?;
-    file.as_file().sync_all().or_failed(failed)?;
-    file.persist(&real).map_err(|error| error.error).or_failed(failed)?;
-    Ok(())
 }
 
 /// The file's text.

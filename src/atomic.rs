@@ -1,0 +1,99 @@
+//! Files that others read: whole under their final name, or as they were.
+//!
+//! Each is written beside its final place and renamed there. It knows nothing of what is written.
+
+use std::fs::{self, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use tempfile::{Builder, NamedTempFile};
+
+/// What names of files begin with that are not whole yet.
+pub const TEMPORARY_PREFIX: &str = ".lambda-image-";
+
+/// An empty file in `directory`, removed when dropped.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn temporary_in(directory: &Path) -> io::Result<NamedTempFile> {
+    Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(directory)
+}
+
+/// An empty file beside `path`, and the path to give it: where a link is there, what it leads to is replaced, and it stays
+/// a link.
+///
+/// # Errors
+/// When something else than a file is there, or the file cannot be made.
+pub fn beside(path: &Path) -> io::Result<(NamedTempFile, PathBuf)> {
+    let path = match fs::canonicalize(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
+        resolved => resolved?,
+    };
+    if fs::metadata(&path).is_ok_and(|there| !there.is_file()) {
+        return Err(io::Error::other("it is there, and no file"));
+    }
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok((temporary_in(directory)?, path))
+}
+
+/// Gives a finished file its name, and the permissions of the file that it replaces.
+///
+/// # Errors
+/// When it cannot be renamed.
+pub fn publish(file: NamedTempFile, path: &Path) -> io::Result<()> {
+    // Temporary files are private, and this one is for others.
+    let there = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file);
+    let mode = there.map_or(0o644, |there| there.permissions().mode() & 0o777);
+    file.as_file().set_permissions(Permissions::from_mode(mode))?;
+    file.persist(path).map(drop).map_err(|error| error.error)
+}
+
+/// As [`publish`], once the bytes are on the disk: a rename may reach it before them. Small files are worth the wait.
+///
+/// # Errors
+/// As [`publish`].
+pub fn publish_synced(file: NamedTempFile, path: &Path) -> io::Result<()> {
+    file.as_file().sync_all()?;
+    publish(file, path)
+}
+
+/// Writes or replaces the small file at `path`.
+///
+/// # Errors
+/// When it cannot be written: it is as it was then.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let (mut file, path) = beside(path)?;
+    file.write_all(bytes)?;
+    publish_synced(file, &path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).expect("there").permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_and_keeps_its_links_and_permissions() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| directory.path().join(name);
+        replace(&path("file"), b"old").expect("written");
+        assert_eq!(mode(&path("file")), 0o644);
+        fs::set_permissions(path("file"), Permissions::from_mode(0o640)).expect("set");
+        std::os::unix::fs::symlink("file", path("link")).expect("linked");
+        replace(&path("link"), b"new").expect("replaced");
+        assert_eq!((fs::read(path("file")).expect("read"), mode(&path("file"))), (b"new".to_vec(), 0o640));
+        assert!(fs::symlink_metadata(path("link")).expect("a link").is_symlink());
+        fs::create_dir(path("folder")).expect("made");
+        for wrong in ["folder", "nowhere/file"] {
+            assert!(replace(&path(wrong), b"new").is_err(), "{wrong}");
+        }
+        let mut left: Vec<_> =
+            fs::read_dir(directory.path()).expect("listed").map(|it| it.expect("an entry").file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["file", "folder", "link"]);
+    }
+}
