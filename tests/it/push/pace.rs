@@ -1,5 +1,7 @@
-//! Registries that are slow or stand still, and machines that sleep while bytes are sent, as laptops do.
+//! Registries that are slow or stand still, and machines that sleep or move while bytes are sent, as laptops do.
 
+use std::fs;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,11 +16,13 @@ use cargo_lambda_image::registry::origin::Origin;
 use cargo_lambda_image::registry::pull::Piece;
 use cargo_lambda_image::registry::{Client, Patience};
 
-use super::{ALWAYS, LARGE, client_at, made, methods, of, open, push, upload};
+use super::{ALWAYS, LARGE, client_at, made, methods, of, open, push, put_manifest, upload};
 use crate::pull::patience;
+use crate::support::child;
 use crate::support::docker_registry::DockerRegistry;
-use crate::support::images::noise;
+use crate::support::images::{Family, TestImage, noise};
 use crate::support::registry::{Fault, FaultRegistry};
+use crate::support::tools::{block_on, succeed, tool};
 
 fn hasty(registry: &FaultRegistry) -> Client {
     let patience = Patience { stall: Duration::from_millis(300), ..patience() };
@@ -143,5 +147,69 @@ async fn a_registry_that_falls_asleep_in_the_middle_is_left_and_pushed_to_once_i
         assert_eq!(client.upload(upload(&source, known)).await.expect("pushed"), made(&blob));
         assert!(client.has_blob("a", &of(&blob)).await.expect("an answer"));
         assert_eq!(retries.load(Ordering::Relaxed), 1);
+    }
+}
+
+/// The machine's address goes, and with it every answer to what was sent from it; the registry is known by another one now.
+fn move_to(address: &str) {
+    let ip = |arguments: &[&str]| drop(succeed(Command::new(tool("ip")).args(arguments)));
+    ip(&["address", "flush", "dev", "lo", "scope", "global"]);
+    ip(&["address", "add", address, "dev", "lo"]);
+    fs::write("/etc/hosts", format!("{address} registry.example\n")).expect("written");
+}
+
+#[test]
+fn a_machine_that_comes_back_with_another_address_goes_on_where_the_name_leads_then() {
+    const TEST: &str = "push::pace::a_machine_that_comes_back_with_another_address_goes_on_where_the_name_leads_then";
+    if !child::is_child() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let hosts = directory.path().join("hosts");
+        fs::write(&hosts, "").expect("written");
+        let script = format!("ip link set lo up; mount --bind '{}' /etc/hosts", hosts.display());
+        return child::run_apart(&script, TEST, &[]);
+    }
+    let image = TestImage::of(Family::Oci, "amd64", &[noise(LARGE)], |tar| tar.to_vec());
+    let layer = &image.layers[0];
+    for known in [Some(&of(layer)), None] {
+        move_to("10.9.0.1");
+        let registry = open().everywhere().start();
+        let retries = Retries::default();
+        let origin = Origin::from_url(&format!("http://registry.example:{}", registry.address.port()));
+        let patience = Patience { stall: Duration::from_millis(500), ..patience() };
+        let session = Session::new(Box::new(retries.clone()));
+        let client = Client::new(origin.expect("an origin"), CredentialSource::Anonymous, patience, &session);
+        let (bytes, tries) = (layer.clone(), AtomicUsize::new(0));
+        let source = Source::blocking(move |mut pieces| {
+            let is_first = tries.fetch_add(1, Ordering::Relaxed) == 0;
+            for (number, part) in bytes.chunks(1 << 20).enumerate() {
+                // What is left is more than the buffers of a connection hold.
+                if is_first && number == 4 {
+                    move_to("10.9.0.2");
+                }
+                std::io::Write::write_all(&mut pieces, part)
+                    .map_err(|error| Problem::failed("written").because(error))?;
+            }
+            pieces.finish()
+        });
+        block_on(async {
+            assert_eq!(client.upload(upload(&source, known)).await.expect("pushed"), made(layer));
+            push(&client, &image.config).await.expect("pushed");
+            put_manifest(&client, "v1", &image).await.expect("tagged");
+        });
+        assert_eq!(retries.0.load(Ordering::Relaxed), 1);
+        assert_eq!(registry.blob("a", layer).as_ref(), Some(&Bytes::from(layer.clone())));
+        assert_eq!(registry.manifest("a", "v1").as_deref(), Some(&image.manifest[..]));
+    }
+}
+
+/// Counts what is tried again.
+#[derive(Clone, Default)]
+struct Retries(Arc<AtomicUsize>);
+
+impl Reporter for Retries {
+    fn event(&self, event: &Event<'_>) {
+        if let Event::Retrying { .. } = event {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }

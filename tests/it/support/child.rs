@@ -1,6 +1,9 @@
 //! Runs a test again in a process of its own, with another environment: changing one's own is not safe with threads.
 
+use std::path::PathBuf;
 use std::process::Command;
+
+use super::tools::tool;
 
 const MARK: &str = "LAMBDA_IMAGE_TEST_CHILD";
 
@@ -36,7 +39,22 @@ pub fn is_child() -> bool {
 
 /// Runs the test of this name (with its module) in a child with these variables, and passes its failure on.
 pub fn run(test: &str, environment: &[(&str, &str)]) {
-    let mut command = Command::new(std::env::current_exe().expect("this test's own path"));
+    run_by(Command::new(own_path()), test, environment);
+}
+
+/// The same in namespaces of the child's own for mounts and the network, where `script` prepares what it needs.
+pub fn run_apart(script: &str, test: &str, environment: &[(&str, &str)]) {
+    let mut command = Command::new(tool("unshare"));
+    let script = format!("PATH=$PATH:/usr/sbin:/sbin; set -e; {script}; exec \"$@\"");
+    command.args(["--mount", "--net", "sh", "-c", &script, "sh"]).arg(own_path());
+    run_by(command, test, environment);
+}
+
+fn own_path() -> PathBuf {
+    std::env::current_exe().expect("this test's own path")
+}
+
+fn run_by(mut command: Command, test: &str, environment: &[(&str, &str)]) {
     command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(MARK, "1");
     for name in CLEARED {
         command.env_remove(name);

@@ -142,6 +142,7 @@ struct Shared {
 #[derive(Default)]
 pub struct Builder {
     shared: Shared,
+    is_everywhere: bool,
     tls: Option<tokio_rustls::TlsAcceptor>,
 }
 
@@ -195,15 +196,22 @@ impl Builder {
         self
     }
 
+    /// Listens at every address of the machine, those that it gets later too.
+    pub fn everywhere(mut self) -> Self {
+        self.is_everywhere = true;
+        self
+    }
+
     pub fn start(self) -> FaultRegistry {
         let (stop, stopped) = oneshot::channel();
         let (started, address) = std::sync::mpsc::channel();
         let is_tls = self.tls.is_some();
+        let at = if self.is_everywhere { "0.0.0.0:0" } else { "127.0.0.1:0" };
         let shared = Arc::new(Mutex::new(self.shared));
         let serve = {
             let (shared, tls) = (shared.clone(), self.tls);
             async move {
-                let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+                let listener = TcpListener::bind(at).await.expect("a free port");
                 started.send(listener.local_addr().expect("its address")).expect("a waiting test");
                 let app = axum::Router::new().fallback(handle).with_state(shared);
                 let service = app.into_make_service_with_connect_info::<Cutter>();
