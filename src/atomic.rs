@@ -1,6 +1,7 @@
 //! Files that others read: whole under their final name, or as they were.
 //!
-//! Each is written beside its final place and renamed there. It knows nothing of what is written.
+//! Each is written beside its final place and renamed there. Others may read it whom the umask lets, as it is with any new
+//! file. It knows nothing of what is written.
 
 use std::fs::{self, Permissions};
 use std::io::{self, Write as _};
@@ -17,7 +18,8 @@ pub const TEMPORARY_PREFIX: &str = ".lambda-image-";
 /// # Errors
 /// When it cannot be made.
 pub fn temporary_in(directory: &Path) -> io::Result<NamedTempFile> {
-    Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(directory)
+    // The kernel takes the umask off, which cannot be asked for without changing it.
+    Builder::new().prefix(TEMPORARY_PREFIX).permissions(Permissions::from_mode(0o666)).tempfile_in(directory)
 }
 
 /// An empty file beside `path`, and the path to give it: where a link is there, what it leads to is replaced, and it stays
@@ -42,10 +44,9 @@ pub fn beside(path: &Path) -> io::Result<(NamedTempFile, PathBuf)> {
 /// # Errors
 /// When it cannot be renamed.
 pub fn publish(file: NamedTempFile, path: &Path) -> io::Result<()> {
-    // Temporary files are private, and this one is for others.
-    let there = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file);
-    let mode = there.map_or(0o644, |there| there.permissions().mode() & 0o777);
-    file.as_file().set_permissions(Permissions::from_mode(mode))?;
+    if let Some(there) = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file) {
+        file.as_file().set_permissions(Permissions::from_mode(there.permissions().mode() & 0o777))?;
+    }
     file.persist(path).map(drop).map_err(|error| error.error)
 }
 
@@ -81,7 +82,8 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = |name: &str| directory.path().join(name);
         replace(&path("file"), b"old").expect("written");
-        assert_eq!(mode(&path("file")), 0o644);
+        fs::write(path("other"), "").expect("written");
+        assert_eq!(mode(&path("file")), mode(&path("other")), "as any new file");
         fs::set_permissions(path("file"), Permissions::from_mode(0o640)).expect("set");
         std::os::unix::fs::symlink("file", path("link")).expect("linked");
         replace(&path("link"), b"new").expect("replaced");
@@ -94,6 +96,6 @@ mod tests {
         let mut left: Vec<_> =
             fs::read_dir(directory.path()).expect("listed").map(|it| it.expect("an entry").file_name()).collect();
         left.sort();
-        assert_eq!(left, ["file", "folder", "link"]);
+        assert_eq!(left, ["file", "folder", "link", "other"]);
     }
 }

@@ -3,9 +3,7 @@
 //! The name is unknown until the last byte, so bytes go to a temporary file on the same file system and are renamed on
 //! finish: a crash leaves a stray file, never a wrong blob.
 
-use std::fs::Permissions;
 use std::io::{self, IoSlice, Seek as _, Write};
-use std::os::unix::fs::PermissionsExt as _;
 
 use tempfile::NamedTempFile;
 
@@ -40,8 +38,6 @@ impl<'a> BlobFile<'a> {
         };
         let path = store.blob_path(digest);
         let failed = || format!("could not write blob `{}`", path.display());
-        // Temporary files are private; other tools read the layout.
-        file.as_file().set_permissions(Permissions::from_mode(0o644)).or_failed(failed)?;
         trust::settle(file.as_file()).or_failed(failed)?;
         file.persist(&path).map_err(|error| error.error).or_failed(failed)?;
         trust::remember(store, digest, &path)

@@ -15,6 +15,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use crate::atomic;
 use crate::event::Session;
 use crate::oci::{Descriptor, Digest};
 use crate::problem::{IoContext as _, Problem, Result};
@@ -195,8 +196,7 @@ impl Store {
             return Err(Problem::failed(format!("`{}` is only to be looked at", self.root.display())));
         };
         let directory = temporary.path();
-        tempfile::NamedTempFile::new_in(directory)
-            .or_failed(|| format!("could not create a file in `{}`", directory.display()))
+        atomic::temporary_in(directory).or_failed(|| format!("could not create a file in `{}`", directory.display()))
     }
 
     /// Deletes every blob that `keep` does not name, unless another build is running. `keep` is asked once nobody

@@ -36,6 +36,7 @@ mod login;
 mod making;
 mod members;
 mod pages;
+mod permissions;
 mod pipeline;
 mod publish;
 mod pull;
