@@ -244,7 +244,9 @@ async fn finish(
         sent_bytes += image.manifest_descriptor.size;
     }
 
-    let tags = tags::put(target, request, image, &plan.tags, !is_there).await?;
+    // While bytes were sent, others may have moved what was looked at before.
+    let looked_at = if pushed.iter().all(|layer| layer.step == PushStep::Reuse) { &plan.tags[..] } else { &[] };
+    let tags = tags::put(target, request, image, looked_at, !is_there).await?;
     let image_uri = format!("{}@{digest}", target.shown());
     Ok(PushResult { image_uri, digest, tags, layers: pushed, sent_bytes, reused_bytes })
 }

@@ -69,8 +69,8 @@ pub(super) fn refuse(target: &Target, planned: &[PlannedTag], digest: &Digest) -
     Err(Problem::failed(message).help("tags of this repository are immutable: choose another tag"))
 }
 
-/// Points each tag to the image, unless it does already as far as it was looked at; returns them all. Those that were
-/// not are looked at now, unless the image is new to the repository: no tag points to it then.
+/// Points each tag to the image, unless it does already; returns them all. Those that were not `looked_at` just now are,
+/// unless the image is new to the repository: no tag points to it then.
 ///
 /// # Errors
 /// The first that cannot be; others may be where they should by then.
@@ -78,7 +78,7 @@ pub(super) async fn put(
     target: &Target,
     request: &Request<'_>,
     image: &Image,
-    planned: &[PlannedTag],
+    looked_at: &[PlannedTag],
     is_new: bool,
 ) -> Result<Vec<String>> {
     let digest = image.digest();
@@ -86,8 +86,8 @@ pub(super) async fn put(
     let tags = names(request, Some(&digest));
     let puts = tags.iter().map(|tag| async move {
         let (client, selector) = (&target.client, Selector::Tag(tag.clone()));
-        let current = match planned.iter().find(|planned| planned.tag == *tag) {
-            Some(planned) => planned.digest,
+        let current = match looked_at.iter().find(|seen| seen.tag == *tag) {
+            Some(seen) => seen.digest,
             None if is_new => None,
             None => client.head_manifest(&target.repository, &selector).await?,
         };

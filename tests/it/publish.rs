@@ -186,6 +186,24 @@ async fn a_failed_push_leaves_the_tags_and_a_rerun_sends_only_the_rest() {
 }
 
 #[tokio::test]
+async fn a_tag_that_is_moved_while_layers_are_sent_points_to_the_image_in_the_end() {
+    let (_directory, store) = store();
+    let (of, other) = (many(1), many(2));
+    let registry = Arc::new(open().image("a", "v1", &of).start());
+    let target = target(&registry.origin, "a");
+    // What it is turns out on the way.
+    let layers: Vec<_> = layers(&of, &store).into_iter().map(|layer| LayerToPush { known: None, ..layer }).collect();
+    let (tags, moving) = (["v1".to_owned()], registry.clone());
+    let compose = |_: &[_]| {
+        moving.move_tag("a", "v1", other.manifest_type(), &other.manifest);
+        Ok(image(&of))
+    };
+    let push = Push { target: &target, request: &request(&tags), layers: &layers, digest: None };
+    publish(&push, compose, &store, &Session::silent()).await.expect("pushed");
+    assert_eq!(registry.manifest("a", "v1").as_deref(), Some(&of.manifest[..]));
+}
+
+#[tokio::test]
 async fn an_immutable_tag_is_left_where_it_is() {
     let (_directory, store) = store();
     let ways = Ways { immutable: true, ..ecr() };
