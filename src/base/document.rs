@@ -247,7 +247,7 @@ const ELSEWHERE: &str = "take a base whose layers all lie in its own registry";
 
 /// The way on from layers that are not gzip.
 const CONVERT: &str = "take a base with gzip layers, or convert it: \
-                       `skopeo copy --dest-compress-format gzip --dest-force-compress-format`";
+                       `skopeo copy --dest-compress-format gzip SOURCE oci:DIR`";
 
 /// The diff-ids a config lists.
 ///

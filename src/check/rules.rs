@@ -140,7 +140,7 @@ pub(super) const ZSTD: &Rule = &Rule {
     severity: Severity::Error,
     title: "a layer compressed with zstd",
     why: "OCI 1.0 and Docker's schema 2, the formats that Lambda names, know gzip only; zstd came with OCI 1.1 (image-spec, layer.md)",
-    fix: "compress with gzip: `skopeo copy --dest-compress-format gzip --dest-force-compress-format`, or `--output type=image,compression=gzip,force-compression=true` of buildx",
+    fix: "compress with gzip: `skopeo copy --dest-compress-format gzip SOURCE oci:DIR`, or `--output type=image,compression=gzip,force-compression=true` of buildx",
 };
 
 pub(super) const PLAIN_DOCKER: &Rule = &Rule {
@@ -148,7 +148,7 @@ pub(super) const PLAIN_DOCKER: &Rule = &Rule {
     severity: Severity::Error,
     title: "an uncompressed layer under Docker's media types",
     why: "Docker's schema 2 has no media type for it, and Lambda answers `UnsupportedImageLayerDetected` (aspect-build/rules_aws#145, bazel-contrib/rules_oci#777)",
-    fix: "compress it: `skopeo copy --dest-compress`",
+    fix: "compress it, as `skopeo copy SOURCE oci:DIR` does",
 };
 
 pub(super) const PLAIN_OCI: &Rule = &Rule {
@@ -156,7 +156,7 @@ pub(super) const PLAIN_OCI: &Rule = &Rule {
     severity: Severity::Warning,
     title: "an uncompressed layer",
     why: "the type is in OCI's specification, and one report says that Lambda takes it (aspect-build/rules_aws#145); it costs upload and storage in any case",
-    fix: "compress it: `skopeo copy --dest-compress`",
+    fix: "compress it, as `skopeo copy SOURCE oci:DIR` does",
 };
 
 pub(super) const FOREIGN: &Rule = &Rule {

@@ -177,6 +177,6 @@ fn rename(layer: &Layer, media_types: MediaTypes) -> Result<Descriptor> {
             units::size(layer.descriptor.size),
             other.escape_debug()
         ))
-        .help("convert the image: `skopeo copy --dest-compress-format gzip --dest-force-compress-format`")),
+        .help("convert the image: `skopeo copy --dest-compress-format gzip SOURCE oci:DIR`")),
     }
 }

@@ -219,3 +219,31 @@ fn a_layer_of_zstd_is_named_and_not_looked_into() {
         assert!(outcome.stdout.contains(note), "{}", outcome.stdout);
     }
 }
+
+#[test]
+fn what_advice_says_of_compression_is_what_skopeo_does() {
+    let files = Files::new();
+    files.build(&["oci:layout:hello"]);
+    let mut good = findings(&verify(files.directory.path(), "oci:layout:hello"));
+    good.retain(|finding| !finding.starts_with("L007"));
+    let plain = ["--dest-decompress", "--dest-oci-accept-uncompressed-layers"];
+    for (how, code, command) in [
+        (
+            &["--dest-compress", "--dest-compress-format=zstd"],
+            "L005",
+            "copy --dest-compress-format gzip SOURCE oci:DIR",
+        ),
+        (&plain, "L007", "copy SOURCE oci:DIR"),
+    ] {
+        let made = format!("oci:{code}:hello");
+        files.run("skopeo", &[&["copy", "--quiet"], &how[..], &["oci:layout:hello", &made]].concat());
+        let outcome = verify(files.directory.path(), &made);
+        let found = findings(&outcome);
+        assert!(found.iter().any(|finding| finding.starts_with(code)), "{found:?}");
+        assert!(outcome.stdout.contains(&format!("`skopeo {command}`")), "{}", outcome.stdout);
+        let command = command.replace("SOURCE", &made).replace("DIR", &format!("mended-{code}"));
+        files.run("skopeo", &command.split(' ').collect::<Vec<_>>());
+        let outcome = verify(files.directory.path(), &format!("oci:mended-{code}"));
+        assert_eq!((findings(&outcome), outcome.code), (good.clone(), 0), "{}", outcome.stdout);
+    }
+}
