@@ -14,8 +14,8 @@ pub(super) struct Merged<'a> {
     /// What is known of entries' insides, by layer and path of the entry.
     elf: HashMap<(usize, &'a str), &'a ElfFacts>,
     inside: Vec<((usize, &'a str), &'a Inside)>,
-    /// Whether every layer was read, so that what is not here is nowhere.
-    pub(super) is_whole: bool,
+    /// The number of the highest layer that was not read.
+    last_unread: Option<usize>,
     /// The numbers of the layers that were read: the tree counts those only.
     numbers: Vec<usize>,
 }
@@ -34,8 +34,22 @@ impl<'a> Merged<'a> {
             inside
                 .extend(facts.inside.iter().map(|(path, it)| ((number, path.as_str()), it)).filter(|it| is_seen(it.0)));
         }
-        let is_whole = image.layers.iter().all(|layer: &LayerSource| layer.facts().is_some());
-        Self { tree, elf, inside, is_whole, numbers }
+        let last_unread = image.layers.iter().rposition(|layer: &LayerSource| layer.facts().is_none());
+        Self { tree, elf, inside, last_unread, numbers }
+    }
+
+    /// Whether every layer was read, so that what is not here is nowhere.
+    pub(super) fn is_whole(&self) -> bool {
+        self.last_unread.is_none()
+    }
+
+    /// Whether nothing else can be at a path: no layer that was not read is above what is there.
+    pub(super) fn is_settled(&self, path: &str) -> bool {
+        let is_above = |unread| {
+            let layer = self.tree.get(path.trim_matches('/')).and_then(|node| self.numbers.get(node.layer));
+            layer.is_some_and(|layer| *layer > unread)
+        };
+        self.last_unread.is_none_or(is_above)
     }
 
     /// What is known of the inside of files that are to be seen, by path.

@@ -68,10 +68,6 @@ pub(super) fn check<'a>(image: &'a ImageFacts, merged: &'a Merged<'a>, findings:
         let help = list.unwrap_or_else(|| rules::CMD.fix.to_owned());
         findings.add_with_help(rules::CMD, Place::IMAGE, message, help);
     }
-    if !merged.is_whole {
-        findings.not_checked(rules::MISSING, Place::IMAGE, "a layer was not read, and the program may be in it");
-        return;
-    }
     let mut start = Start { image, merged, findings, programs: Vec::new(), stranded: HashSet::new() };
     let what = if entrypoint.is_empty() { "CMD" } else { "ENTRYPOINT" };
     start.program(program, &format!("{what} starts `{}`", shown(program)), rules::MISSING);
@@ -81,6 +77,12 @@ pub(super) fn check<'a>(image: &'a ImageFacts, merged: &'a Merged<'a>, findings:
         start.program(&bootstrap, &format!("the entry point starts `{bootstrap}`"), rules::BOOTSTRAP);
     }
     let Start { programs, stranded, .. } = start;
+    if !merged.is_whole() {
+        if !programs.is_empty() {
+            findings.not_checked(rules::LIBRARY, Place::IMAGE, "a layer was not read, and libraries may be in it");
+        }
+        return;
+    }
     let started: HashSet<_> = programs.iter().map(|(path, _)| path.clone()).collect();
     let programs: Vec<_> = programs.into_iter().filter(|(path, _)| !stranded.contains(path)).collect();
     let surroundings = Surroundings::of(image, merged);
@@ -96,6 +98,11 @@ impl<'a> Start<'a, '_> {
         let mut missing = missing;
         let mut is_script = false;
         for _ in 0..MOST_INTERPRETERS {
+            if !self.is_settled(&word) {
+                let why = "a layer was not read, and the program may be in it";
+                self.findings.not_checked(missing, Place::IMAGE, why);
+                return;
+            }
             let Some(path) = self.find(&word) else {
                 let path = word.contains('/').then(|| self.absolute(&word));
                 let (what, fix) =
@@ -169,6 +176,17 @@ impl<'a> Start<'a, '_> {
         format!("{directory}/{}", path.trim_start_matches("./").trim_end_matches('/'))
     }
 
+    /// Whether it is known what a program is: all was read, or all that could be in its place.
+    fn is_settled(&self, word: &str) -> bool {
+        self.merged.is_whole() || {
+            // Links and the parts of PATH before the right one may be in what was not read.
+            let path = self.absolute(word);
+            word.contains('/')
+                && self.find(word).is_some_and(|found| found == path.trim_start_matches('/'))
+                && self.merged.is_settled(&path)
+        }
+    }
+
     /// The path, without links, of a program as execvp(3) finds it.
     fn find(&self, word: &str) -> Option<String> {
         let file = |path: &str| self.merged.file(path).map(|(path, _)| path);
@@ -191,7 +209,7 @@ impl<'a> Start<'a, '_> {
         if node.mode & 0o001 == 0 {
             let message = format!("{why}, and its mode is {:04o}", node.mode);
             self.findings.add(rules::NOT_EXECUTABLE, merged.place(path), message);
-        } else if let Some(closed) = merged.closed_directory(path) {
+        } else if let Some(closed) = merged.closed_directory(path).filter(|closed| merged.is_settled(closed)) {
             let message = format!("{why}, and others may not enter `/{closed}`");
             self.findings.add(rules::NOT_EXECUTABLE, merged.place(path), message);
         }
@@ -229,7 +247,7 @@ impl<'a> Start<'a, '_> {
             return;
         }
         let Some(loader) = &elf.interpreter else { return };
-        if self.merged.file(loader).is_none() {
+        if self.merged.is_whole() && self.merged.file(loader).is_none() {
             let message = format!("{why}; it asks for `{}`, which is not there", shown(loader));
             let elsewhere = self.elsewhere(loader);
             let help = match &elsewhere {

@@ -1,5 +1,6 @@
 //! A machine that never built: with the lock it sends only what a registry lacks, and needs not even the assets.
 
+mod judging;
 mod rebasing;
 
 use std::fs;
