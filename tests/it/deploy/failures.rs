@@ -114,7 +114,9 @@ fn a_function_is_made_once_its_role_is_known_and_used_once_it_is_active() {
 
         let aws = FakeLambda::start();
         aws.functions(|functions| functions.role_unknown = usize::MAX);
-        let problem = deploy(&aws, creating("f", Release::Code)).await.expect_err("no such role");
+        let short = Patience { role: Duration::from_millis(50), ..patience() };
+        let never = deploy_with(&aws, creating("f", Release::Code), &short, &Told::default()).await;
+        let problem = never.expect_err("no such role");
         let help = problem.next_step().expect("a way on");
         assert!(help.starts_with("check that the role exists in this account"), "{help}");
 
