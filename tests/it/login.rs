@@ -341,9 +341,13 @@ fn a_helper_that_fails_is_warned_of_and_does_not_keep_anybody_from_public_images
             "read server; echo canary; echo canary >&2; exit 1",
             "`docker-credential-test get` failed, going on without a login",
         ),
+        ("", "its `credsStore` names `docker-credential-test`, which could not be run, going on without a login"),
     ] {
         let directory = tempfile::tempdir().expect("a temporary directory");
         helper(directory.path(), script);
+        if script.is_empty() {
+            fs::remove_file(directory.path().join("docker-credential-test")).expect("removed");
+        }
         let docker = directory.path().to_str().expect("a plain path");
         let path = format!("{docker}:{}", std::env::var("PATH").expect("a PATH"));
         let environment = [("DOCKER_CONFIG", docker), ("PATH", path.as_str()), ("EXPECTED", expected)];
