@@ -243,10 +243,10 @@ pub(super) fn too_deep(what: &str) -> Problem {
 }
 
 /// The way on from a layer that its registry does not have.
-const ELSEWHERE: &str = "take a base whose layers all lie in its own registry";
+const ELSEWHERE: &str = "take an image whose layers all lie in its own registry";
 
 /// The way on from layers that are not gzip.
-const CONVERT: &str = "take a base with gzip layers, or convert it: \
+const CONVERT: &str = "take an image with gzip layers, or convert it: \
                        `skopeo copy --dest-compress-format gzip SOURCE oci:DIR`";
 
 /// The diff-ids a config lists.

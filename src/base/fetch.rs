@@ -157,8 +157,9 @@ impl Fetch {
             return Ok(());
         }
         let message = format!(
-            "layers {} of base image `{}` are not there, and `--offline` forbids to fetch them",
+            "layers {} of {} `{}` are not there, and `--offline` forbids to fetch them",
             missing.join(", "),
+            self.holder.words().0,
             self.shown
         );
         Err(Problem::failed(message).help("run once without `--offline`"))

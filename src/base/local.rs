@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::document::{self, Document, Entry};
 use super::reference::{BaseReference, LocalReference};
 use super::remote::{MAX_CONFIG, MAX_DEPTH};
-use super::{Documents, Image, Source, docker};
+use super::{Documents, Holder, Image, Source, docker};
 use crate::event::Session;
 use crate::layer::gunzip;
 use crate::oci::{Descriptor, Digest};
@@ -40,8 +40,13 @@ pub(super) const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 ///
 /// # Errors
 /// When there is no such file, directory or image, or it is not usable.
-pub(super) fn resolve(reference: &BaseReference, architecture: Architecture, session: &Session) -> Result<Image> {
-    let what = format!("base image `{reference}`");
+pub(super) fn resolve(
+    reference: &BaseReference,
+    architecture: Architecture,
+    holder: Holder,
+    session: &Session,
+) -> Result<Image> {
+    let what = format!("{} `{reference}`", holder.words().0);
     match reference {
         BaseReference::OciDir(local) => layout(Files::directory(&local.path)?, local, architecture, &what),
         BaseReference::OciArchive(local) => layout(Files::archive(&local.path)?, local, architecture, &what),

@@ -57,6 +57,8 @@ pub struct BaseRequest {
     pub offline: bool,
     /// Look at no record and no stored layer.
     pub no_cache: bool,
+    /// What it is to be, for messages.
+    pub holder: Holder,
 }
 
 /// A base image, resolved to one platform.
@@ -81,9 +83,13 @@ pub struct Base {
 }
 
 /// What holds the layers, for messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Holder {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Holder {
+    /// An image for others to stand on.
     BaseImage,
+    /// An image that stays as it is.
+    Image,
+    /// A repository, of which no image is meant.
     Repository,
 }
 
@@ -154,9 +160,10 @@ pub async fn resolve(request: &BaseRequest, login: Login<'_>, store: &Arc<Store>
         BaseReference::Scratch => scratch(request.architecture),
         BaseReference::Registry(reference) => remote::resolve(reference, request, login, store, session).await?,
         _ => {
-            let (architecture, session) = (request.architecture, session.clone());
-            let found = tokio::task::spawn_blocking(move || local::resolve(&reference, architecture, &session)).await;
-            found.map_err(|error| Problem::failed("reading the base image failed").because(error))??
+            let (architecture, holder, session) = (request.architecture, request.holder, session.clone());
+            let resolve = move || local::resolve(&reference, architecture, holder, &session);
+            let found = tokio::task::spawn_blocking(resolve).await;
+            found.map_err(|error| Problem::failed("reading the image failed").because(error))??
         }
     };
     let Image { digest, config, layers, documents, source } = image;
@@ -168,7 +175,7 @@ pub async fn resolve(request: &BaseRequest, login: Login<'_>, store: &Arc<Store>
         layers,
         documents,
         source,
-        holder: Holder::BaseImage,
+        holder: request.holder,
         offline: request.offline,
         no_cache: request.no_cache,
     })
@@ -219,6 +226,7 @@ impl Holder {
     fn words(self) -> (&'static str, &'static str) {
         match self {
             Self::BaseImage => ("base image", "base layer"),
+            Self::Image => ("image", "layer"),
             Self::Repository => ("repository", "layer"),
         }
     }

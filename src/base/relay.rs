@@ -19,7 +19,10 @@ impl Base {
         match self.source.clone() {
             Source::Scratch => None,
             Source::Registry { client, repository } => {
-                let context = format!("could not take layer {} of base image `{}`", descriptor.digest, self.shown);
+                let context = {
+                    let what = self.holder.words().0;
+                    format!("could not take layer {} of {what} `{}`", descriptor.digest, self.shown)
+                };
                 Some(feed::Source::new(move |pieces| {
                     let (client, repository) = (client.clone(), repository.clone());
                     let (descriptor, context) = (descriptor.clone(), context.clone());

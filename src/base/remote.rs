@@ -58,7 +58,7 @@ pub(super) async fn resolve(
     let credentials = login(origin.name());
     let client = Client::new(origin, credentials, Patience::default(), session);
     let remote = Remote { client: Arc::new(client), reference, request, store };
-    let what = format!("base image `{reference}`");
+    let what = remote.what();
     let (digest, manifest, kept) = remote.manifest(&what).await?;
     let config_bytes = remote.config(&manifest.config).await?;
     let config = document::parse_config(&config_bytes, request.architecture, &what)?;
@@ -69,6 +69,11 @@ pub(super) async fn resolve(
 }
 
 impl Remote<'_> {
+    /// The image, as messages call it.
+    fn what(&self) -> String {
+        format!("{} `{}`", self.request.holder.words().0, self.reference)
+    }
+
     /// The manifest for the platform, by way of an index or not, its digest, and itself as it came.
     async fn manifest(&self, what: &str) -> Result<(Digest, Manifest, Kept)> {
         let (mut digest, mut first) = self.top(what).await?;
@@ -128,12 +133,12 @@ impl Remote<'_> {
             return Ok(kept);
         }
         if self.request.offline {
-            return Err(self.missing(&format!("manifest {digest} of base image `{}`", self.reference)));
+            return Err(self.missing(&format!("manifest {digest} of {}", self.what())));
         }
         let document = match self.client.manifest(self.reference.repository(), &Selector::Digest(*digest)).await {
             Ok(document) => document,
             Err(error) if error.status() == Some(404) && self.request.pinned == Some(*digest) => {
-                let message = format!("base image `{}` is locked to {digest}, which is gone", self.reference);
+                let message = format!("{} is locked to {digest}, which is gone", self.what());
                 let problem = Problem::failed(message).because(Problem::from(error));
                 return Err(problem.help("run `cargo lambda-image update base`, which looks up what the tag means now"));
             }
@@ -148,7 +153,7 @@ impl Remote<'_> {
         }
         if self.request.offline {
             let digest = descriptor.digest;
-            return Err(self.missing(&format!("config {digest} of base image `{}`", self.reference)));
+            return Err(self.missing(&format!("config {digest} of {}", self.what())));
         }
         let bytes = self.client.small_blob(self.reference.repository(), descriptor, MAX_CONFIG).await?;
         self.keep(&descriptor.digest, &descriptor.media_type, &bytes)?;
@@ -167,7 +172,7 @@ impl Remote<'_> {
 
     fn keep(&self, digest: &Digest, content_type: &str, bytes: &[u8]) -> Result<Kept> {
         let text = String::from_utf8(bytes.to_vec())
-            .map_err(|_| Problem::failed(format!("{digest} of base image `{}` is not UTF-8", self.reference)))
+            .map_err(|_| Problem::failed(format!("{digest} of {} is not UTF-8", self.what())))
             .map_err(|problem| problem.help(document::REMAKE))?;
         let kept = Kept { content_type: content_type.to_owned(), text };
         self.store.records().put(Kind::Base, &digest.to_string(), &kept)?;

@@ -11,7 +11,7 @@ use super::lock::assets::{Assets, Locked, Settling};
 use super::lock::{Locking, base_key, describe_base};
 use super::login::Logins;
 use super::{blocking, judge};
-use crate::base::{self, Base, BaseRequest};
+use crate::base::{self, Base, BaseRequest, Holder};
 use crate::cargo;
 use crate::check::binary::{self, Libc};
 use crate::check::limits::{self, LayerSize};
@@ -207,6 +207,7 @@ async fn resolve(
         pinned: locking.base(image, architecture).map(|base| base.digest),
         offline: request.offline,
         no_cache: request.no_cache,
+        holder: Holder::BaseImage,
     };
     let base = match bases.get(&wanted) {
         Some(base) => base.clone(),

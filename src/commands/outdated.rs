@@ -5,7 +5,7 @@ use std::path::Path;
 use super::login::Logins;
 use super::{blocking, open_store};
 use crate::aws;
-use crate::base::{self, BaseRequest};
+use crate::base::{self, BaseRequest, Holder};
 use crate::config::OutdatedRequest;
 use crate::event::{Event, Session};
 use crate::lock::file;
@@ -42,6 +42,7 @@ pub async fn run(request: OutdatedRequest, session: &Session) -> Result<()> {
             pinned: None,
             offline: false,
             no_cache: false,
+            holder: Holder::BaseImage,
         };
         let base = base::resolve(&wanted, &|registry| logins.of(registry), &store, session).await?;
         let newest = base.digest.unwrap_or(locked.digest);

@@ -10,7 +10,7 @@ use super::lock::{Locking, Used, base_key, describe_base, told};
 use super::login::Logins;
 use super::{blocking, open_store};
 use crate::aws;
-use crate::base::{self, BaseRequest};
+use crate::base::{self, BaseRequest, Holder};
 use crate::config::{self, BuildRequest, ImageRequest, Renewed, UpdateRequest};
 use crate::event::{Event, Session};
 use crate::layer::Pipeline;
@@ -105,6 +105,7 @@ impl Updating<'_> {
             pinned: None,
             offline: false,
             no_cache: self.request.no_cache,
+            holder: Holder::BaseImage,
         };
         let base = base::resolve(&wanted, &|registry| self.logins.of(registry), &self.store, self.session).await?;
         let digest =
@@ -174,6 +175,7 @@ impl Updating<'_> {
             pinned: pinned.map(|base| base.digest),
             offline: false,
             no_cache: self.request.no_cache,
+            holder: Holder::BaseImage,
         };
         let base = base::resolve(&wanted, &|registry| self.logins.of(registry), &self.store, self.session).await?;
         let pipeline = Arc::new(Pipeline::new(self.request.threads, image.compression_level));

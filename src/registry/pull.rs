@@ -27,6 +27,9 @@ const GOOD_PROGRESS: u64 = 1024 * 1024;
 /// The way on from what is not what its digest, size or name says.
 const CHANGED: &str = "a proxy, a cache or the registry itself changes the bytes; do not use this image";
 
+/// The way on from a blob that is not where its manifest is.
+const LOST: &str = "its registry lists it and does not have it: push the image there again, or take another";
+
 /// Every kind of manifest this program reads.
 const ACCEPTED: [&str; 4] =
     [media_type::OCI_INDEX, media_type::OCI_MANIFEST, media_type::DOCKER_INDEX, media_type::DOCKER_MANIFEST];
@@ -153,6 +156,10 @@ impl Client {
     ) -> Result<(), Error> {
         let first = match self.blob_once(repository, descriptor, pieces).await {
             Err(error) if error.kind == ErrorKind::Content => error,
+            // A manifest of the registry names it, so no name is mistyped.
+            Err(error) if error.status() == Some(404) && !error.has_code("NAME_UNKNOWN") => {
+                return Err(Error { problem: error.problem.help(LOST), ..error });
+            }
             outcome => return outcome,
         };
         // A cache on the way may have kept a bad copy once; twice is no accident.

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use axum::http::Method;
-use cargo_lambda_image::base::{self, Base, BaseRequest};
+use cargo_lambda_image::base::{self, Base, BaseRequest, Holder};
 use cargo_lambda_image::event::Session;
 use cargo_lambda_image::layer::facts::LayerFacts;
 use cargo_lambda_image::layer::{Layer, Origin, Pipeline};
@@ -46,6 +46,7 @@ impl World {
             pinned: None,
             offline: false,
             no_cache: false,
+            holder: Holder::BaseImage,
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use axum::http::Method;
-use cargo_lambda_image::base::{self, BaseRequest};
+use cargo_lambda_image::base::{self, BaseRequest, Holder};
 use cargo_lambda_image::event::{Event, PushResult, PushStep, Reporter, Session};
 use cargo_lambda_image::image::Image;
 use cargo_lambda_image::layer::entries::{Content, Entry, Source as FileSource, Stat};
@@ -434,6 +434,7 @@ async fn a_base_is_relayed_without_touching_the_disk_and_mounted_within_its_regi
             pinned: None,
             offline: false,
             no_cache: false,
+            holder: Holder::BaseImage,
         };
         let base = base::resolve(&request, &|_| CredentialSource::from_environment(), &store, &Session::silent())
             .await

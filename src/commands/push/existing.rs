@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::functions::Functions;
 use super::{Pushing, Sent, base_supply, conclude, lenders, send, target, to_push};
-use crate::base::{self, Base, BaseRequest, Compression};
+use crate::base::{self, Base, BaseRequest, Compression, Holder};
 use crate::check::findings::Options;
 use crate::check::image::{Content, ImageFacts, LayerSource, ManifestFacts};
 use crate::commands::login::Logins;
@@ -92,6 +92,7 @@ async fn resolve(request: &ExistingRequest, logins: &Logins, store: &Arc<Store>,
         pinned: None,
         offline: request.offline,
         no_cache: request.no_cache,
+        holder: Holder::Image,
     };
     let login = |registry: &str| logins.of(registry);
     let first = wanted(request.architecture.unwrap_or(Architecture::Amd64));

@@ -8,7 +8,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cargo_lambda_image::oci::Digest;
 
-use crate::support::images::noise;
+use crate::support::images::{Family, TestImage, gzip, noise, tar};
+use crate::support::program::Program;
 use crate::support::registry::{Auth, Builder, Fault, FaultRegistry, Ways};
 use crate::support::site::Site;
 
@@ -135,4 +136,33 @@ fn every_refusal_says_what_to_do_and_moves_nothing() {
             });
         }
     });
+}
+
+#[test]
+fn an_image_that_is_no_base_is_not_called_one_and_what_it_lost_is_told() {
+    let image = TestImage::of(Family::Oci, "amd64", &[tar(&[("opt/large", &noise(2_000_000))])], gzip);
+    let there = FaultRegistry::builder().image("app", "1", &image).start();
+    let into = FaultRegistry::builder().repository("site").ways(Ways::default()).start();
+    let site = Site::new();
+    let reference = format!("{}/app:1", there.address);
+    let push = |flags: &[&str]| {
+        let push = Program::push(&site.path("home")).args(["--image", &reference, "--no-verify"]).args(flags);
+        push.args(["--repository", &format!("{}/site", into.address)]).run()
+    };
+    let pushed = push(&[]);
+    assert_eq!(pushed.code, 0, "{}", pushed.stderr);
+    assert!(pushed.stderr.contains(" layer "), "it was read: {}", pushed.stderr);
+    assert!(!pushed.stderr.contains("base"), "{}", pushed.stderr);
+    let digest = Digest::of(&image.layers[0]);
+    there.forget_digest("app", &digest);
+    let lost = push(&["--no-cache"]);
+    assert_eq!(lost.code, 1, "{}", lost.stderr);
+    for said in [
+        format!("could not take layer {digest} of image `{reference}`"),
+        "help: its registry lists it and does not have it: push the image there again, or take another".to_owned(),
+    ] {
+        assert!(lost.stderr.contains(&said), "no `{said}` in {}", lost.stderr);
+    }
+    let offline = push(&["--target-dir", "fresh", "--offline"]);
+    assert!(offline.stderr.contains(&format!("error: image `{reference}` for `linux/amd64` was never fetched")));
 }
