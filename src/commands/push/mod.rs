@@ -113,6 +113,9 @@ async fn built(
             Ok(pushed) => pushed,
             Err(problem) if dry_run => return Err(problem),
             Err(problem) => {
+                for other in pushed_images.into_iter().filter_map(|image: Pushed| image.written.err()) {
+                    session.warn(&other.in_one_line(), other.next_step());
+                }
                 // What was found out of the images before this one is true of what was pushed.
                 save(Findings { complete: false, ..found }, &locking, &store, session).await?;
                 return Err(problem);

@@ -1,5 +1,6 @@
 //! What people are told when a registry refuses a push, breaks off or lies; and that it moved no tag and kept no login.
 
+use std::fs;
 use std::ops::Range;
 use std::thread;
 
@@ -10,6 +11,7 @@ use cargo_lambda_image::oci::Digest;
 
 use crate::support::images::{Family, TestImage, gzip, noise, tar};
 use crate::support::program::Program;
+use crate::support::project::{Project, package};
 use crate::support::registry::{Auth, Builder, Fault, FaultRegistry, Ways};
 use crate::support::site::Site;
 
@@ -165,4 +167,20 @@ fn an_image_that_is_no_base_is_not_called_one_and_what_it_lost_is_told() {
     }
     let offline = push(&["--target-dir", "fresh", "--offline"]);
     assert!(offline.stderr.contains(&format!("error: image `{reference}` for `linux/amd64` was never fetched")));
+}
+
+#[test]
+fn a_result_that_could_not_be_written_is_told_though_a_later_image_is_refused() {
+    let bins = "[[bin]]\nname = \"one\"\npath = \"src/main.rs\"\n[[bin]]\nname = \"two\"\npath = \"src/main.rs\"\n";
+    let project = Project::new(&[("Cargo.toml", &package("shop", bins)), ("src/main.rs", "fn main() {}")]);
+    let ways = Ways { ecr: true, ..Ways::default() };
+    let registry = FaultRegistry::builder().repository("shop/one").ways(ways).start();
+    // What is renamed onto a directory that is not empty gets nowhere.
+    fs::create_dir_all(project.store().join("one.json/in the way")).expect("made");
+    let push = project.push().args(["--dev", "--base", "scratch", "--no-verify"]);
+    let outcome = push.args(["--repository", &format!("{}/shop/{{bin}}", registry.address)]).run();
+    assert_eq!(outcome.code, 1, "{}", outcome.stderr);
+    let warning = "warning: the image is pushed, and only what tells of it could not be written: could not write `";
+    assert!(outcome.stderr.contains(warning), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("error: could not push image `two`"), "{}", outcome.stderr);
 }
