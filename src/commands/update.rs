@@ -189,17 +189,20 @@ impl Updating<'_> {
             let specs = plan::plan(std::mem::take(&mut assets.packs), &tree, base_layers.len())?;
             let on = Settling { tree: &tree, base_layers: base_layers.len(), level: image.compression_level };
             let (specs, locked) = locking.settle(specs, &assets, &on, &session)?;
-            if let Renewed::Only { destinations, .. } = &renewed {
-                refuse_absent(&specs, &locked, destinations)?;
+            let is_meant = |key: &LayerKey| match &renewed {
+                Renewed::Outdated => locking.lock.layers.get(key).is_some_and(|layer| layer.format != FORMAT_VERSION),
+                Renewed::Only { destinations, .. } => destinations.iter().any(|wanted| goes_to(key, wanted)),
+            };
+            for problem in specs.iter().zip(&locked).filter_map(|(spec, locked)| absent(spec, locked, is_meant)) {
+                match &renewed {
+                    Renewed::Only { .. } => return Err(problem),
+                    Renewed::Outdated => session.warn(&problem.in_one_line(), problem.next_step()),
+                }
             }
             let layers = specs.into_iter().zip(locked);
             let layers = layers.filter_map(|(spec, locked)| Some((spec, (locked.key?, locked.part))));
             let layers: Vec<_> = layers.collect();
             let keys: Vec<_> = layers.iter().map(|(_, (key, _))| key.clone()).collect();
-            let is_meant = |key: &LayerKey| match &renewed {
-                Renewed::Outdated => locking.lock.layers.get(key).is_some_and(|layer| layer.format != FORMAT_VERSION),
-                Renewed::Only { destinations, .. } => destinations.iter().any(|wanted| goes_to(key, wanted)),
-            };
             let (specs, meant): (Vec<_>, Vec<_>) =
                 layers.into_iter().filter(|(spec, (key, _))| spec.told.is_none() && is_meant(key)).unzip();
             let is_meant = |key: &LayerKey| meant.iter().any(|(meant, _)| meant == key);
@@ -264,18 +267,13 @@ fn would_change(
     Ok(found)
 }
 
-/// Refuses to make layers anew that stand for files which are not here.
-fn refuse_absent(specs: &[LayerSpec], locked: &[Locked], destinations: &[String]) -> Result<()> {
-    let is_named = |key: &LayerKey| destinations.iter().any(|wanted| goes_to(key, wanted));
-    for (spec, Locked { key, expected, .. }) in specs.iter().zip(locked) {
-        let Some(key) = key.as_ref().filter(|key| spec.told.is_some() && is_named(key)) else { continue };
-        let root = expected.as_deref().unwrap_or(Path::new("")).display();
-        let what = format!("layer `{}` cannot be made anew without its files", key.destination);
-        return Err(Problem::usage(what)
-            .because(format!("they are not at `{root}`, or only as pointers of Git LFS"))
-            .help("fetch them, or run this where they are"));
-    }
-    Ok(())
+/// Why a layer that is meant cannot be made anew: it stands for files which are not here.
+fn absent(spec: &LayerSpec, locked: &Locked, is_meant: impl Fn(&LayerKey) -> bool) -> Option<Problem> {
+    let key = locked.key.as_ref().filter(|key| spec.told.is_some() && is_meant(key))?;
+    let root = locked.expected.as_deref().unwrap_or(Path::new("")).display();
+    let problem = Problem::usage(format!("layer `{}` cannot be made anew without its files", key.destination))
+        .because(format!("they are not at `{root}`, or only as pointers of Git LFS"));
+    Some(problem.help("fetch them, or run this where they are"))
 }
 
 /// What could have been meant by a destination that there is not.

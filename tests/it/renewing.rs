@@ -199,9 +199,21 @@ fn an_asset_whose_files_are_not_here_is_not_said_to_be_renewed() {
         );
         assert!(outcome.stderr.contains(&expected), "{}", outcome.stderr);
     }
-    let other = Program::of("update", project.root()).args(["x.db", "--assets-from-lock"]).run();
-    succeeded(other);
+    let update = |what: &[&str]| succeeded(run(&project, "update", &[what, &["--assets-from-lock"]].concat()));
+    update(&["x.db"]);
     assert_eq!(lock(&project), before);
+
+    // Where nothing is named, all that can be renewed is.
+    let mut other = before.clone();
+    for layer in other.layers.values_mut() {
+        layer.format = FORMAT_VERSION + 1;
+    }
+    file::write(&project.path(FILE_NAME), &other).expect("written");
+    let told = update(&[]).stderr;
+    let warning = "warning: layer `/var/task/models` cannot be made anew without its files: they are not at";
+    assert!(told.contains(warning), "{told}");
+    let formats: Vec<_> = lock(&project).layers.values().map(|layer| layer.format).collect();
+    assert_eq!(formats, [FORMAT_VERSION + 1, FORMAT_VERSION]);
 }
 
 #[test]
