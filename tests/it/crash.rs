@@ -2,6 +2,7 @@
 //! of before stays whole, and the next build is right.
 
 use std::fs::{self, File};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -26,9 +27,9 @@ const MIB: u64 = 1024 * 1024;
 const SIGNALS: [(&str, i32); 2] = [("INT", 130), ("TERM", 143)];
 
 /// Waits until something has happened, which must be before the program ends.
-fn until(running: &mut Running, what: &str, mut happened: impl FnMut() -> bool) {
+fn until(running: &mut Running, what: &str, mut happened: impl FnMut(&Running) -> bool) {
     poll(what, || {
-        let happened = happened();
+        let happened = happened(running);
         assert!(happened || !running.has_ended(), "the program ended before: {what}");
         happened.then_some(())
     });
@@ -73,7 +74,7 @@ fn a_signal_while_compiling_ends_cargo_and_packs_nothing() {
         for group in [true, false] {
             drop(fs::remove_file(&started));
             let mut running = Program::build(&project).args(["--base", "scratch"]).start();
-            until(&mut running, "the build script runs", || started.exists());
+            until(&mut running, "the build script runs", |_| started.exists());
             if group {
                 running.signal_group(signal);
             } else {
@@ -101,7 +102,7 @@ fn a_signal_while_packing_leaves_the_image_of_before() {
     site.write_zeros("huge.bin", 9 * 1024 * MIB);
     for (signal, code) in SIGNALS {
         let mut running = site.build(&["notes.txt", "huge.bin"]).start();
-        until(&mut running, "a layer grows", || temporary_bytes(&site.store()) > 64 * 1024);
+        until(&mut running, "a layer grows", |_| temporary_bytes(&site.store()) > 64 * 1024);
         running.signal(signal);
         assert_stopped_soon(running, code);
         site.assert_tidy();
@@ -125,7 +126,7 @@ fn a_signal_while_pulling_leaves_no_part_of_a_blob() {
                 .start();
             let base = format!("{}/a:1", registry.address);
             let mut running = site.build_on(&base, &["notes.txt"]).start();
-            let is_asked = || registry.log().iter().any(|request| request.contains(hex));
+            let is_asked = |_: &Running| registry.log().iter().any(|request| request.contains(hex));
             until(&mut running, "the large layer is asked for", is_asked);
             running.signal(signal);
             assert_stopped_soon(running, code);
@@ -149,7 +150,7 @@ fn a_signal_while_an_archive_is_written_leaves_the_archive_of_before() {
         let build = || site.build(&["stored.bin"]).args(["--compression-level", "0", "--output", &output]);
         for (signal, code) in SIGNALS {
             let mut running = build().start();
-            until(&mut running, "an archive is begun", || names(&out).len() > 1);
+            until(&mut running, "an archive is begun", |_| names(&out).len() > 1);
             running.signal(signal);
             assert_stopped_soon(running, code);
             assert_eq!(names(&out), ["site.tar"]);
@@ -167,8 +168,8 @@ fn a_signal_while_waiting_for_another_build_ends_the_wait() {
         let file = File::options().write(true).open(site.store().join(lock)).expect("the lock");
         file.lock().expect("locked");
         for (signal, code) in SIGNALS {
-            let running = site.build(&["notes.txt"]).start();
-            poll("the program waits", || blocked_or_asleep(&running).then_some(()));
+            let mut running = site.build(&["notes.txt"]).start();
+            until(&mut running, "the program waits", |running| running.has_said("Waiting for"));
             running.signal(signal);
             assert_stopped_soon(running, code);
         }
@@ -177,30 +178,25 @@ fn a_signal_while_waiting_for_another_build_ends_the_wait() {
     site.assert_holds(&before);
 }
 
-/// Whether a `Blocking` line is the last thing that can have happened: the program no longer uses the processor.
-fn blocked_or_asleep(running: &Running) -> bool {
-    let first = running.processor_ticks();
-    thread::sleep(Duration::from_millis(150));
-    running.processor_ticks() == first
-}
-
 #[test]
 fn a_second_signal_ends_at_once() {
     let site = Site::new();
     let before = digest(site.build(&["notes.txt"]));
-    // To open it takes for ever, so that the first signal is not seen to.
+    // To read it takes for ever, so that the first signal is not seen to.
     let index = site.layout().join("index.json");
     fs::remove_file(&index).expect("removed");
     succeed(Command::new("mkfifo").arg(&index));
     for (signal, code) in SIGNALS {
         let mut running = site.build(&["notes.txt"]).start();
-        poll("the program waits", || blocked_or_asleep(&running).then_some(()));
+        // Such a pipe can be opened once somebody opens it to read, who then waits for what is never written.
+        let writer = || File::options().write(true).custom_flags(libc::O_NONBLOCK).open(&index);
+        let silent = poll("the program reads", || writer().ok());
         running.signal(signal);
         // Signals of a kind that wait to be heard are one.
-        poll("the first one is heard", || blocked_or_asleep(&running).then_some(()));
-        assert!(!running.has_ended());
+        until(&mut running, "the first one is heard", |running| running.has_said("Stopping"));
         running.signal(signal);
         assert_stopped_soon(running, code);
+        drop(silent);
     }
     fs::remove_file(&index).expect("removed");
     assert_eq!(digest(site.build(&["notes.txt"])), before);
@@ -216,12 +212,16 @@ fn a_second_signal_ends_a_program_whose_words_nobody_reads() {
         // So many warnings fill the pipe, and then whoever warns stands still.
         let many: Vec<_> = (0..3000).map(|number| format!("no-such-key-{number} = 1\n")).collect();
         site.write("lambda-image.toml", many.concat().as_bytes());
-        let running = site.build(&["notes.txt"]).start_unread();
-        poll("the program waits", || blocked_or_asleep(&running).then_some(()));
-        running.signal(signal);
-        poll("the first one is heard", || blocked_or_asleep(&running).then_some(()));
+        let mut running = site.build(&["notes.txt"]).start_unread();
+        // A pipe holds 64 KiB, and what has no room in what is left waits.
+        until(&mut running, "the pipe is full", |running| running.unread_bytes() > 60 * 1024);
         running.signal(signal);
         let asked = Instant::now();
+        // Signals of a kind that wait to be heard are one, and nothing tells that the first was heard.
+        poll("the end", || {
+            running.signal_or_gone(signal);
+            running.has_ended().then_some(())
+        });
         assert_eq!(running.wait().code, Some(code));
         assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
     }
@@ -292,7 +292,7 @@ fn what_a_killed_build_left_beside_its_output_is_removed_by_the_next() {
         let build = || site.build(&["stored.bin"]).args(["--compression-level", "0", "--output", output]);
         let mut running = build().start();
         let begun = || names(&out).iter().any(|name| name.starts_with(".lambda-image-"));
-        until(&mut running, "a file is begun", begun);
+        until(&mut running, "a file is begun", |_| begun());
         running.signal("KILL");
         assert_eq!(running.wait().signal, Some(9));
         assert!(begun(), "nothing is left");

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,15 @@ pub struct Running {
     child: Child,
     peak: JoinHandle<u64>,
     stdout: JoinHandle<String>,
-    stderr: JoinHandle<String>,
+    stderr: Stderr,
+}
+
+/// What becomes of what it says on stderr.
+enum Stderr {
+    /// It is read as it comes.
+    Read { so_far: Arc<Mutex<Vec<u8>>>, reader: JoinHandle<()> },
+    /// Nobody ever reads it.
+    Unread(ChildStderr),
 }
 
 /// How a run ended.
@@ -34,19 +43,25 @@ pub struct Ended {
 impl Program {
     /// Starts it, in a process group of its own.
     pub fn start(self) -> Running {
-        self.start_with(read)
+        self.start_with(|mut pipe| {
+            let so_far = Arc::new(Mutex::new(Vec::new()));
+            let shared = Arc::clone(&so_far);
+            let reader = thread::spawn(move || {
+                let mut part = [0; 4096];
+                while let Ok(count @ 1..) = pipe.read(&mut part) {
+                    shared.lock().expect("no panic under the lock").extend_from_slice(&part[..count]);
+                }
+            });
+            Stderr::Read { so_far, reader }
+        })
     }
 
     /// Starts it with a pipe for its stderr that nobody ever reads.
     pub fn start_unread(self) -> Running {
-        self.start_with(|pipe| {
-            // It must stay open for as long as the program runs.
-            std::mem::forget(pipe);
-            thread::spawn(String::new)
-        })
+        self.start_with(Stderr::Unread)
     }
 
-    fn start_with(self, stderr: fn(ChildStderr) -> JoinHandle<String>) -> Running {
+    fn start_with(self, stderr: fn(ChildStderr) -> Stderr) -> Running {
         let mut command = self.into_command();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().expect("the program under test starts");
@@ -93,10 +108,22 @@ impl Running {
         Some(stat.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
     }
 
-    /// How much of a processor's time it has had.
-    pub fn processor_ticks(&self) -> Option<u64> {
-        let fields = self.stat()?;
-        Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
+    /// Whether it has said these words on stderr.
+    pub fn has_said(&self, words: &str) -> bool {
+        match &self.stderr {
+            Stderr::Read { so_far, .. } => {
+                String::from_utf8_lossy(&so_far.lock().expect("no panic under the lock")).contains(words)
+            }
+            Stderr::Unread(_) => false,
+        }
+    }
+
+    /// How many bytes it has said on stderr that nobody has read.
+    pub fn unread_bytes(&self) -> u64 {
+        match &self.stderr {
+            Stderr::Read { .. } => 0,
+            Stderr::Unread(pipe) => rustix::io::ioctl_fionread(pipe).expect("a pipe"),
+        }
     }
 
     fn kill(&self, name: &str, pid: i64) {
@@ -120,8 +147,8 @@ impl Running {
             }
             thread::park_timeout(Duration::from_millis(1));
         };
-        let (stdout, stderr) =
-            (self.stdout.join().expect("UTF-8 on stdout"), self.stderr.join().expect("UTF-8 on stderr"));
+        let stdout = self.stdout.join().expect("UTF-8 on stdout");
+        let stderr = self.stderr.into_end();
         // What was killed may have got no further than half a line.
         if let Some(code) = status.code() {
             schema::assert_messages(&stdout);
@@ -133,6 +160,20 @@ impl Running {
             stdout,
             stderr,
             peak_kib: self.peak.join().expect("the watch"),
+        }
+    }
+}
+
+impl Stderr {
+    /// All of it, once the program has ended.
+    fn into_end(self) -> String {
+        match self {
+            Self::Read { so_far, reader } => {
+                reader.join().expect("the reader");
+                let said = std::mem::take(&mut *so_far.lock().expect("no panic under the lock"));
+                String::from_utf8(said).expect("UTF-8 on stderr")
+            }
+            Self::Unread(_) => String::new(),
         }
     }
 }
