@@ -1,7 +1,7 @@
 //! Files that others read: whole under their final name, or as they were.
 //!
-//! Each is written beside its final place and renamed there. Others may read it whom the umask lets, as it is with any new
-//! file. It knows nothing of what is written.
+//! Each is written beside its final place and renamed there. Others may read it whom the umask lets, as it is with any
+//! new file. It knows nothing of what is written.
 
 use std::fs::{self, Permissions};
 use std::io::{self, Write as _};
@@ -22,8 +22,8 @@ pub fn temporary_in(directory: &Path) -> io::Result<NamedTempFile> {
     Builder::new().prefix(TEMPORARY_PREFIX).permissions(Permissions::from_mode(0o666)).tempfile_in(directory)
 }
 
-/// An empty file beside `path`, and the path to give it: where a link is there, what it leads to is replaced, and it stays
-/// a link.
+/// An empty file beside `path`, and the path to give it: where a link is there, what it leads to is replaced, and it
+/// stays a link.
 ///
 /// # Errors
 /// When something else than a file is there, or the file cannot be made.

@@ -1,7 +1,7 @@
 //! Runs cargo: asks it for the project, and has it compile.
 //!
-//! Cargo is spoken to only through its command line and its JSON messages. Where a binary lies is what cargo says, never
-//! a guess from triple and profile. Nothing here knows what becomes of a binary.
+//! Cargo is spoken to only through its command line and its JSON messages. Where a binary lies is what cargo says,
+//! never a guess from triple and profile. Nothing here knows what becomes of a binary.
 
 mod moved;
 
@@ -104,8 +104,8 @@ fn cargo_said(stderr: &str) -> Problem {
 
 /// Compiles, and returns the path of each expected binary in the order they are expected.
 ///
-/// Cargo writes its diagnostics and progress to this process's stderr as ever, unless it is heard; each of its JSON messages
-/// becomes an [`Event::CargoMessage`].
+/// Cargo writes its diagnostics and progress to this process's stderr as ever, unless it is heard; each of its JSON
+/// messages becomes an [`Event::CargoMessage`].
 ///
 /// # Errors
 /// Class [`Exit::Cargo`], marked as told, when cargo fails: it has said why. A cargo that cannot be run, a command that

@@ -7,8 +7,10 @@
 //! - recipes: [`commands`] read as the list of steps they are, over [`config`] over [`cli`];
 //! - bridges: [`base`] brings a base image in, [`publish`] takes an image out, [`deploy`] brings functions to it;
 //! - wires (async): [`registry`] speaks the registry protocol, [`aws`] asks AWS;
-//! - engines (blocking): [`store`] under [`layer`] under [`image`] under [`check`]; [`lock`], [`cargo`] and [`init`] alone;
-//! - words: [`oci`], [`platform`], [`event`], [`finding`], [`problem`], [`units`]; and [`atomic`], how files are written.
+//! - engines (blocking): [`store`] under [`layer`] under [`image`] under [`check`]; [`lock`], [`cargo`] and [`init`]
+//!   alone;
+//! - words: [`oci`], [`platform`], [`event`], [`finding`], [`problem`], [`units`]; and [`atomic`], how files are
+//!   written.
 
 pub mod report;
 

@@ -91,8 +91,8 @@ impl<'de> Deserialize<'de> for Digest {
 
 /// Parses a reference of an image: `name[:tag][@digest]`.
 ///
-/// What it means is the library's to say. But it compiles a regular expression for that, which takes longer than all else
-/// that a start does (45 of 70 ms); so what is obviously one reference and no other is taken apart here.
+/// What it means is the library's to say. But it compiles a regular expression for that, which takes longer than all
+/// else that a start does (45 of 70 ms); so what is obviously one reference and no other is taken apart here.
 ///
 /// # Errors
 /// The library's.
@@ -100,7 +100,8 @@ pub fn reference(text: &str) -> Result<Reference, ParseError> {
     plain_reference(text).map_or_else(|| text.parse(), Ok)
 }
 
-/// `HOST[:PORT]/PATH[:TAG][@sha256:DIGEST]` in lower case, with a host that cannot be meant otherwise; `None` for all else.
+/// `HOST[:PORT]/PATH[:TAG][@sha256:DIGEST]` in lower case, with a host that cannot be meant otherwise; `None` for all
+/// else.
 fn plain_reference(text: &str) -> Option<Reference> {
     let is_alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let is_name = |part: &str, separators: &[u8]| {

@@ -137,7 +137,8 @@ impl Fetch {
         }
     }
 
-    /// Whether the records say what is in a layer. Without that no layer counts as known: checks would see an empty base.
+    /// Whether the records say what is in a layer. Without that no layer counts as known: checks would see an empty
+    /// base.
     fn has_facts(&self, layer: &BaseLayer) -> bool {
         self.store.records().get::<LayerFacts>(Kind::Facts, &layer.diff_id.to_string()).is_some()
     }

@@ -56,8 +56,8 @@ impl Feed {
         }
     }
 
-    /// Has `work` read everything, again from the start if the source began anew; what it made counts only once all bytes
-    /// were the right ones.
+    /// Has `work` read everything, again from the start if the source began anew; what it made counts only once all
+    /// bytes were the right ones.
     pub(super) fn read<T>(
         self,
         descriptor: &Descriptor,

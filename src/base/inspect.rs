@@ -1,4 +1,5 @@
-//! Reads an image of anybody's for the checks: the same sources as bases have, and nothing refused that a rule can judge.
+//! Reads an image of anybody's for the checks: the same sources as bases have, and nothing refused that a rule can
+//! judge.
 //!
 //! Layers are read as streams, several at once, and kept nowhere. What cannot be read becomes part of the answer; only
 //! what is no image at all, and a network that fails, is an error.

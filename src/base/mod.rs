@@ -207,8 +207,8 @@ impl Base {
         }
     }
 
-    /// The layers as they lie at their source, where the sizes of their tars are known and nobody needs to look into them.
-    /// `None` where a layer has to be packed first, or the sizes are not as many.
+    /// The layers as they lie at their source, where the sizes of their tars are known and nobody needs to look into
+    /// them. `None` where a layer has to be packed first, or the sizes are not as many.
     #[must_use]
     pub fn layers_of_sizes(&self, uncompressed_sizes: &[u64], store: &Store) -> Option<Vec<Layer>> {
         if uncompressed_sizes.len() != self.layers.len() {

@@ -17,8 +17,8 @@ use crate::registry::pull::Selector;
 use crate::registry::{Client, Patience};
 use crate::store::{Kind, Store};
 
-/// The largest config that is read, in bytes. Real ones have some tens of kB, and what is kept of hostile ones in memory
-/// is fifty times their size.
+/// The largest config that is read, in bytes. Real ones have some tens of kB, and what is kept of hostile ones in
+/// memory is fifty times their size.
 pub(super) const MAX_CONFIG: u64 = 1024 * 1024;
 
 /// How deep indexes may lie in indexes.

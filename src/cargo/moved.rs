@@ -1,7 +1,8 @@
 //! Binaries that a subcommand takes away from where cargo says they are.
 //!
-//! cargo-lambda does: it has cargo compile, and then moves each binary to `lambda/NAME/bootstrap` in the target directory.
-//! What lies there counts only if it was put there by this very run: an older one would be somebody's older code.
+//! cargo-lambda does: it has cargo compile, and then moves each binary to `lambda/NAME/bootstrap` in the target
+//! directory. What lies there counts only if it was put there by this very run: an older one would be somebody's older
+//! code.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;

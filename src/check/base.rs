@@ -8,7 +8,8 @@ use crate::layer::facts::Inside;
 
 /// When AWS stops to maintain a runtime: the day the language or the system behind it gets no updates any more. AWS,
 /// Lambda developer guide, "Lambda runtimes", as of 2026-10. Dates on Amazon Linux 2 moved in 2026
-/// (aws-cloudformation/cfn-lint#4532); the runtimes that have passed are those of terraform-linters/tflint-ruleset-aws too.
+/// (aws-cloudformation/cfn-lint#4532); the runtimes that have passed are those of terraform-linters/tflint-ruleset-aws
+/// too.
 const RUNTIMES: [(&str, &str); 42] = [
     ("dotnet5.0", "2022-05-10"),
     ("dotnet6", "2024-12-20"),

@@ -27,8 +27,8 @@ pub enum Libc<'a> {
 /// Reads the facts of the binary at `path`.
 ///
 /// # Errors
-/// Of class refused when it is no Linux program; `requested` then decides which `--target` the help names. Of class usage
-/// when only a pointer of Git LFS is there.
+/// Of class refused when it is no Linux program; `requested` then decides which `--target` the help names. Of class
+/// usage when only a pointer of Git LFS is there.
 pub fn read(path: &Path, requested: Option<Architecture>) -> Result<ElfFacts> {
     refuse_what_is_no_file(path)?;
     let Some(facts) = elf::read_file(path)? else {

@@ -134,8 +134,8 @@ impl<'a> Surroundings<'a> {
         })
     }
 
-    /// Where a file has its libraries looked for, and where those have theirs. `above` are the directories that whatever
-    /// loads it hands down.
+    /// Where a file has its libraries looked for, and where those have theirs. `above` are the directories that
+    /// whatever loads it hands down.
     fn run_paths(&self, file: &Found, elf: &ElfFacts, above: &[String], is_musl: bool) -> (RunPaths, Vec<String>) {
         let settled = |paths: &Option<String>| settled(paths.as_deref().unwrap_or_default(), file, self.image);
         let (runpath, rpath) = (settled(&elf.runpath), settled(&elf.rpath));

@@ -1,4 +1,5 @@
-//! What the C libraries of systems offer, by the system's own name: for images whose library is there and cannot be read.
+//! What the C libraries of systems offer, by the system's own name: for images whose library is there and cannot be
+//! read.
 //!
 //! Where it can be read, it decides and not this table.
 
@@ -9,8 +10,8 @@ use super::merged::Merged;
 /// `ID` and `VERSION_ID` of `os-release`, and the highest versions of glibc and of libstdc++ in that release.
 ///
 /// Amazon Linux: awslabs/aws-lambda-rust-runtime#874 and #932, and the gcc packages of each release (7.3 and 11.4).
-/// Debian and Ubuntu: their packages `libc6` and `libstdc++6`. Which gcc brought which version: gcc's manual of libstdc++,
-/// "ABI Policy and Guidelines".
+/// Debian and Ubuntu: their packages `libc6` and `libstdc++6`. Which gcc brought which version: gcc's manual of
+/// libstdc++, "ABI Policy and Guidelines".
 const SYSTEMS: [(&str, &str, &str); 9] = [
     ("amzn 2018.03", "GLIBC_2.17", "GLIBCXX_3.4.24"),
     ("amzn 2", "GLIBC_2.26", "GLIBCXX_3.4.24"),

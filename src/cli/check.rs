@@ -1,7 +1,7 @@
 //! The forms of values that are strings to everybody else: references, repositories, tags, names, globs.
 //!
-//! Each rule says in a fragment what is wrong; whoever asks adds the flag, variable or key. The same rules hold for flags
-//! and for metadata.
+//! Each rule says in a fragment what is wrong; whoever asks adds the flag, variable or key. The same rules hold for
+//! flags and for metadata.
 
 use std::path::Path;
 
@@ -155,8 +155,8 @@ pub fn variable(name: &str) -> Result<(), String> {
     if name.contains('=') { Err("a variable's name has no `=`".into()) } else { Ok(()) }
 }
 
-/// A triple of a target that Lambda can run, perhaps with the glibc version that zigbuild takes, or the path of a target
-/// specification, about which nothing is known.
+/// A triple of a target that Lambda can run, perhaps with the glibc version that zigbuild takes, or the path of a
+/// target specification, about which nothing is known.
 pub fn triple(text: &str) -> Result<(), String> {
     word(text)?;
     if text.ends_with(".json") {

@@ -67,32 +67,32 @@ pub enum Command {
     /// Compile, stack base, assets and binary, and write an image
     ///
     /// Compiles the binaries of the package in the release profile and writes one image for each into
-    /// `<target directory>/lambda-image/layout`: the base image, the assets as they are listed, the binary last. Prints the
-    /// digest of each image.
+    /// `<target directory>/lambda-image/layout`: the base image, the assets as they are listed, the binary last. Prints
+    /// the digest of each image.
     #[command(after_help = examples::BUILD)]
     Build(Box<BuildArgs>),
 
     /// Bring an image into a registry, Amazon ECR above all, and functions to the image
     ///
-    /// Compiles and stacks as `build` does, and sends to the repository only what it lacks: base layers straight from their
-    /// registry, assets straight from their files, nothing kept on disk. The tags are moved last, once everything is
-    /// confirmed. Then each function is brought to the image, and a version and an alias to it where they were asked for.
-    /// Prints HOST/REPOSITORY@sha256:... for each image.
+    /// Compiles and stacks as `build` does, and sends to the repository only what it lacks: base layers straight from
+    /// their registry, assets straight from their files, nothing kept on disk. The tags are moved last, once everything
+    /// is confirmed. Then each function is brought to the image, and a version and an alias to it where they were asked
+    /// for. Prints HOST/REPOSITORY@sha256:... for each image.
     #[command(after_help = examples::PUSH, mut_arg("output", |output| output.hide(true)))]
     Push(Box<PushArgs>),
 
     /// Tell everything in an image that Lambda would refuse or could not run
     ///
-    /// Judges the image of the project, built if need be, or any other: of a layout, of an archive such as `docker save`
-    /// writes, of a registry. Layers are read as streams and unpacked nowhere. Prints a report of all findings, each with
-    /// its reason and its fix; the exit code is 3 when one of them is an error.
+    /// Judges the image of the project, built if need be, or any other: of a layout, of an archive such as
+    /// `docker save` writes, of a registry. Layers are read as streams and unpacked nowhere. Prints a report of all
+    /// findings, each with its reason and its fix; the exit code is 3 when one of them is an error.
     #[command(after_help = examples::VERIFY, mut_arg("output", |it| it.hide(true)), mut_arg("no_verify", |it| it.hide(true)))]
     #[command(mut_arg("output_env", |it| it.hide(true)))]
     Verify(Box<VerifyArgs>),
     /// Print the smallest IAM policy for a push
     ///
-    /// Takes the flags of `push`, and the configuration as `push` does. Prints the policy as JSON that lets a caller do all
-    /// that this very push may need to do, and nothing else. Nothing is compiled, built or sent.
+    /// Takes the flags of `push`, and the configuration as `push` does. Prints the policy as JSON that lets a caller do
+    /// all that this very push may need to do, and nothing else. Nothing is compiled, built or sent.
     #[command(after_help = examples::POLICY, mut_arg("output", |output| output.hide(true)))]
     #[command(mut_arg("output_env", |it| it.hide(true)))]
     IamPolicy(Box<PushArgs>),
@@ -112,9 +112,9 @@ pub enum Command {
     Outdated(Box<OutdatedArgs>),
     /// Write a first configuration into Cargo.toml
     ///
-    /// Adds `[package.metadata.lambda-image]`, or writes lambda-image.toml where there is no Cargo.toml. What cargo-lambda was
-    /// told is taken over, and databases, models and other large files lying about are proposed as assets. Nothing
-    /// that is there is changed.
+    /// Adds `[package.metadata.lambda-image]`, or writes lambda-image.toml where there is no Cargo.toml. What
+    /// cargo-lambda was told is taken over, and databases, models and other large files lying about are proposed as
+    /// assets. Nothing that is there is changed.
     #[command(after_help = examples::INIT)]
     Init(InitArgs),
 
@@ -256,10 +256,10 @@ pub struct ImageArgs {
 
     /// File, directory or glob to pack, and where to: relative to /var/task, or absolute
     ///
-    /// Repeatable, and added to the assets of the configuration. PATH is relative to the working directory. The colon parts
-    /// PATH from DEST and may stand only once: a path that has a colon itself goes into the configuration. A
-    /// directory's DEST is where its contents go; a file's is its path, or a directory if it ends in `/`. Without DEST an
-    /// asset keeps its relative path.
+    /// Repeatable, and added to the assets of the configuration. PATH is relative to the working directory. The colon
+    /// parts PATH from DEST and may stand only once: a path that has a colon itself goes into the configuration. A
+    /// directory's DEST is where its contents go; a file's is its path, or a directory if it ends in `/`. Without DEST
+    /// an asset keeps its relative path.
     #[arg(long, value_name = "PATH[:DEST]")]
     pub asset: Vec<AssetArg>,
 
@@ -300,8 +300,8 @@ pub struct ImageArgs {
 
     /// Take assets that are not here from `lambda-image.lock` and the repository's blobs
     ///
-    /// An asset whose path leads to nothing, or whose files are pointers of Git LFS with the locked content, goes into the
-    /// image as the lock tells. An asset of which only a part is here is an error.
+    /// An asset whose path leads to nothing, or whose files are pointers of Git LFS with the locked content, goes into
+    /// the image as the lock tells. An asset of which only a part is here is an error.
     #[arg(long)]
     pub assets_from_lock: bool,
 
@@ -365,8 +365,9 @@ pub struct TalkArgs {
 
     /// Also write what became of each image to FILE, as the variables of a dotenv file
     ///
-    /// IMAGE_URI, DIGEST, FUNCTION_VERSION, PUSHED_BYTES and SKIPPED_BYTES, as far as there are any; with several images
-    /// each is followed by `_` and the binary's name in capitals. The file is written once all is done, as a whole.
+    /// IMAGE_URI, DIGEST, FUNCTION_VERSION, PUSHED_BYTES and SKIPPED_BYTES, as far as there are any; with several
+    /// images each is followed by `_` and the binary's name in capitals. The file is written once all is done, as a
+    /// whole.
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     pub output_env: Option<PathBuf>,
 }

@@ -227,8 +227,8 @@ struct Ground {
     tree: Tree,
 }
 
-/// The base's layers and what has to be known of them. Where they stay where they are and the lock tells all there is to
-/// know for what goes on top, nothing of them is read.
+/// The base's layers and what has to be known of them. Where they stay where they are and the lock tells all there is
+/// to know for what goes on top, nothing of them is read.
 async fn ground(
     image: &ImageRequest,
     base: &Base,

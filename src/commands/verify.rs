@@ -64,7 +64,8 @@ async fn judged(facts: ImageFacts, options: Options) -> Result<Verdict> {
     blocking(move || Ok(check::judge(&facts, &options))).await
 }
 
-/// The project's images: built if need be, and then judged as they lie in the layout, without a second look into layers.
+/// The project's images: built if need be, and then judged as they lie in the layout, without a second look into
+/// layers.
 async fn project(request: BuildRequest, session: &Session) -> Result<Vec<Verdict>> {
     let (images, root) = (request.images.clone(), request.store.clone());
     // The build writes one.

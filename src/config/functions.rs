@@ -1,5 +1,5 @@
-//! Which functions run an image, and how far each is brought: settings by the layer they come from, laid over each other
-//! and then settled.
+//! Which functions run an image, and how far each is brought: settings by the layer they come from, laid over each
+//! other and then settled.
 
 use std::collections::BTreeMap;
 

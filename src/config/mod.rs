@@ -179,7 +179,8 @@ const LAST_EPOCH: u64 = 253_402_300_799;
 /// Settles what `build` is asked to do.
 ///
 /// # Errors
-/// Class usage for anything that is not there, malformed or contradictory; cargo's class when it cannot read the project.
+/// Class usage for anything that is not there, malformed or contradictory; cargo's class when it cannot read the
+/// project.
 pub fn build_request(typed: &BuildArgs, environment: &Environment, session: &Session) -> Result<BuildRequest> {
     let args = environment::over_environment(typed, environment, session)?;
     let request = merged_request(&args, environment, session)?;
@@ -293,8 +294,8 @@ fn threads(jobs: Option<JobsArg>, parallelism: usize) -> usize {
     count.clamp(1, MOST_THREADS)
 }
 
-/// Strictly digits, as the specification of reproducible builds has it: a script that failed to find a date should fail,
-/// and not date an image 1970.
+/// Strictly digits, as the specification of reproducible builds has it: a script that failed to find a date should
+/// fail, and not date an image 1970.
 fn source_date_epoch(environment: &Environment) -> Result<Option<u64>> {
     let Some(value) = environment.variables.get(std::ffi::OsStr::new("SOURCE_DATE_EPOCH")) else { return Ok(None) };
     let digits = value.to_str().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));

@@ -243,8 +243,8 @@ fn assets_only(metadata: &Metadata, args: &BuildArgs, session: &Session) -> Resu
     Ok(selected(metadata, package, bin, BinarySource::None, settings))
 }
 
-/// What the tables say of an image called `name` that is there: it needs no project, and its project may be another one.
-/// Where it may be any package's, the workspace's table counts.
+/// What the tables say of an image called `name` that is there: it needs no project, and its project may be another
+/// one. Where it may be any package's, the workspace's table counts.
 ///
 /// # Errors
 /// Of class usage for tables and flags that are wrong.

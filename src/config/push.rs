@@ -134,8 +134,8 @@ fn destinations(selected: &[Selected], args: &PushArgs, session: &Session) -> Re
     Ok(all.map(|((_, destination), (_, functions))| Destination { functions, ..destination }).collect())
 }
 
-/// Where the blobs of each image may be, for `build` to fetch those whose files are not here; nowhere where no repository
-/// is named.
+/// Where the blobs of each image may be, for `build` to fetch those whose files are not here; nowhere where no
+/// repository is named.
 ///
 /// # Errors
 /// A repository or tag that is none once its placeholders are filled in.
@@ -221,7 +221,8 @@ fn existing(
     Ok((request, destination))
 }
 
-/// What a reference calls its image: the name in a layout or archive, the last part of a repository, or the file's name.
+/// What a reference calls its image: the name in a layout or archive, the last part of a repository, or the file's
+/// name.
 pub(super) fn name_of(reference: &str) -> Option<String> {
     let local = ["oci:", "oci-archive:", "docker-archive:"].iter().find_map(|scheme| reference.strip_prefix(scheme));
     let name = match local {

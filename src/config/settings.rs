@@ -190,7 +190,8 @@ fn of_asset_table(asset: &AssetTable, directory: &Path) -> Asset {
     }
 }
 
-/// The last part of `path`; `.` as it is. Names go into the image's history, and no image may depend on where it is built.
+/// The last part of `path`; `.` as it is. Names go into the image's history, and no image may depend on where it is
+/// built.
 fn asset_name(path: &str) -> String {
     let last = Path::new(path).components().next_back();
     last.map_or_else(|| path.to_owned(), |part| part.as_os_str().to_string_lossy().into_owned())

@@ -1,5 +1,5 @@
-//! The forms of the tables in `Cargo.toml` and `lambda-image.toml`: every key there is, those of `push` among them, since
-//! one table serves all commands. Reading and checking are done elsewhere.
+//! The forms of the tables in `Cargo.toml` and `lambda-image.toml`: every key there is, those of `push` among them,
+//! since one table serves all commands. Reading and checking are done elsewhere.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,5 +1,5 @@
-//! What would stop a deployment, found before slow work: registries that Lambda takes no images from, functions that are
-//! missing, that are archives, that run on another architecture.
+//! What would stop a deployment, found before slow work: registries that Lambda takes no images from, functions that
+//! are missing, that are archives, that run on another architecture.
 
 use futures_util::{StreamExt as _, stream};
 

@@ -11,8 +11,8 @@
 //! Every pass begins with what is there, so it does not matter who made it so: a rerun after a crash, a conflict or a
 //! race goes the same way as the first run, and one with nothing to do only reads.
 //!
-//! It stands to Lambda as `publish` stands to registries, hence it knows that wire and its words, but neither images nor
-//! registries' protocol, nor who asked for all this.
+//! It stands to Lambda as `publish` stands to registries, hence it knows that wire and its words, but neither images
+//! nor registries' protocol, nor who asked for all this.
 
 pub mod check;
 pub mod name;

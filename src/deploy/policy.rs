@@ -1,4 +1,5 @@
-//! The smallest IAM policy that lets a caller push images and bring functions to them: a pure function of what is asked.
+//! The smallest IAM policy that lets a caller push images and bring functions to them: a pure function of what is
+//! asked.
 //!
 //! Actions are those this program calls, and those that Lambda checks the caller for while it takes an image (Lambda
 //! developer guide, "Amazon ECR permissions"). Nothing is allowed on `*` but what IAM knows no resource for.

@@ -1,5 +1,5 @@
-//! What cargo-lambda was told in `[package.metadata.lambda]` and `[workspace.metadata.lambda]`, as far as it has a meaning
-//! for images and for functions that are created.
+//! What cargo-lambda was told in `[package.metadata.lambda]` and `[workspace.metadata.lambda]`, as far as it has a
+//! meaning for images and for functions that are created.
 //!
 //! The tables are somebody else's and have changed over the years: what is not of the expected form is passed over.
 
@@ -35,8 +35,9 @@ pub struct Function {
 }
 
 impl Known {
-    /// Reads the metadata of a workspace and of a package of it that has these binaries. The package lies in `below`, relative
-    /// to the workspace. What the package says wins, and what a table says of one binary wins over what it says of all.
+    /// Reads the metadata of a workspace and of a package of it that has these binaries. The package lies in `below`,
+    /// relative to the workspace. What the package says wins, and what a table says of one binary wins over what it
+    /// says of all.
     #[must_use]
     pub fn read<'a>(workspace: &Value, package: &Value, below: &Path, bins: impl IntoIterator<Item = &'a str>) -> Self {
         let (workspace, package) = (&workspace["lambda"], &package["lambda"]);

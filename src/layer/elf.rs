@@ -27,8 +27,8 @@ const MAX_DYNAMIC_BYTES: u64 = 256 * 1024;
 const MAX_RECORDS: u32 = 4096;
 /// The longest string that is read, in bytes.
 const MAX_STRING_BYTES: u64 = 4096;
-/// ELF files up to this size are held: any libc, and all but the largest programs and libraries. Of larger ones in a tar
-/// this much is, where a linker puts all strings, and the dynamic section.
+/// ELF files up to this size are held: any libc, and all but the largest programs and libraries. Of larger ones in a
+/// tar this much is, where a linker puts all strings, and the dynamic section.
 pub(super) const HELD_BYTES: u64 = 16 << 20;
 
 /// The facts of one ELF file.
@@ -112,7 +112,8 @@ pub fn read_bytes(bytes: &[u8]) -> Option<ElfFacts> {
     if bytes.starts_with(&elf::ELFMAG) { parse(bytes).ok() } else { None }
 }
 
-/// Two parts of a file that is too large to be held: its start, and the dynamic section, which linkers put near the end.
+/// Two parts of a file that is too large to be held: its start, and the dynamic section, which linkers put near the
+/// end.
 #[derive(Debug)]
 pub struct Parts<'a> {
     /// The first bytes.
@@ -325,8 +326,8 @@ impl<'d, R: ReadRef<'d>> Dynamic<'d, R> {
         self.data.read_at(offset).map_err(|()| Damage("a version record lies outside"))
     }
 
-    /// The records of DT_VERNEED: for each library the versions asked of it (gABI, symbol versioning), but for those that
-    /// only weak symbols have, which the loader does without.
+    /// The records of DT_VERNEED: for each library the versions asked of it (gABI, symbol versioning), but for those
+    /// that only weak symbols have, which the loader does without.
     fn needed_versions(&self) -> Parsed<Vec<(String, String)>> {
         let mut versions = Vec::new();
         let Some(address) = self.value(elf::DT_VERNEED) else { return Ok(versions) };

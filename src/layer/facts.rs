@@ -130,8 +130,8 @@ const MOST_ENTRIES: usize = 1_000_000;
 /// Bytes of names, links and ELF strings that are kept of an image: two hundred thousand files have some 20 MB.
 const MOST_TEXT: usize = 128 << 20;
 
-/// Bytes of all layers that are read: three times what Lambda takes, so that whoever has too much is told how much and of
-/// what, and a thousand layers of zeros come to an end.
+/// Bytes of all layers that are read: three times what Lambda takes, so that whoever has too much is told how much and
+/// of what, and a thousand layers of zeros come to an end.
 const MOST_BYTES: u64 = 32 << 30;
 
 /// The way on from an image of too many files.

@@ -106,8 +106,8 @@ impl Compressor {
         own.deflate(&block.raw, block.filled, effort, &mut block.packed)
     }
 
-    /// A compressor that ran out of room is thrown away: `reset` forgets less than it should (zlib-rs 0.6 keeps the place
-    /// in its output buffer), and what it remembers would decide the bytes of a later block, or stop the thread.
+    /// A compressor that ran out of room is thrown away: `reset` forgets less than it should (zlib-rs 0.6 keeps the
+    /// place in its output buffer), and what it remembers would decide the bytes of a later block, or stop the thread.
     fn zlib(&mut self, block: &mut Block, level: u32) -> Option<usize> {
         let level = Compression::new(level);
         let mut zlib = self.zlib.take().unwrap_or_else(|| Compress::new(level, false));

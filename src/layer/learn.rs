@@ -1,6 +1,6 @@
 //! What another machine found out about a layer, from the lock: recorded as if it had been found out here, so that the
-//! steps which skip work need not know where their knowledge comes from. A blob in the store is looked into before it is
-//! believed to be what was told: a lock that went wrong must not outlive its mending.
+//! steps which skip work need not know where their knowledge comes from. A blob in the store is looked into before it
+//! is believed to be what was told: a lock that went wrong must not outlive its mending.
 //!
 //! Where a layer's files are not here it is all that is known, and the layer is there only if its blob is.
 
@@ -26,8 +26,8 @@ impl Told {
 
 impl Pipeline {
     /// Records what a layer was when another machine made it: its tar is hashed before it is packed then, if it has the
-    /// same size, and the digest of an equal tar is known. A blob made here stays what counts, unless only the other one
-    /// is in the store.
+    /// same size, and the digest of an equal tar is known. A blob made here stays what counts, unless only the other
+    /// one is in the store.
     ///
     /// # Errors
     /// When a record cannot be written.

@@ -18,8 +18,8 @@ use crate::oci::{Digest, HashingWriter};
 use crate::problem::{IoContext as _, Problem, Result};
 use crate::store::{Kind, Store};
 
-/// What the first line of every pointer names: the form of today, and what it was called before the first release, which
-/// `git lfs` reads still (git-lfs, docs/spec.md and lfs/pointer.go).
+/// What the first line of every pointer names: the form of today, and what it was called before the first release,
+/// which `git lfs` reads still (git-lfs, docs/spec.md and lfs/pointer.go).
 const VERSIONS: [&str; 3] =
     ["https://git-lfs.github.com/spec/v1", "https://hawser.github.com/spec/v1", "http://git-media.io/v/2"];
 

@@ -1,4 +1,5 @@
-//! What the first bytes of a file tell that its header does not: databases, pointers, scripts, likely secrets, versions.
+//! What the first bytes of a file tell that its header does not: databases, pointers, scripts, likely secrets,
+//! versions.
 //!
 //! Pure: whoever reads the file asks how many bytes are [`wanted`] and hands them over once, so that a file is opened
 //! for all questions together.

@@ -1,7 +1,8 @@
 //! From recipes to finished layers in the store, with as little work as the records allow.
 //!
 //! Three steps, each skipped when a record answers it: stat fingerprint -> diff-id without reading a file; diff-id ->
-//! digest without compressing; and only then the pipeline. A record is a hint: it is used only with a blob that is whole.
+//! digest without compressing; and only then the pipeline. A record is a hint: it is used only with a blob that is
+//! whole.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -132,8 +133,8 @@ impl Pipeline {
         Ok(layer)
     }
 
-    /// Makes a layer into `sink` instead of the store, the same bytes each time, and remembers what it is. `finish` is told
-    /// the digest of what went into the sink; the layer's blob is where it would lie in the store.
+    /// Makes a layer into `sink` instead of the store, the same bytes each time, and remembers what it is. `finish` is
+    /// told the digest of what went into the sink; the layer's blob is where it would lie in the store.
     ///
     /// # Errors
     /// When a file cannot be read or changes meanwhile, or what the sink fails with.

@@ -164,7 +164,8 @@ fn split(number: usize, pack: Pack) -> Vec<LayerSpec> {
     layers
 }
 
-/// The deepest directory that holds all entries, itself one of them or not: an asset's own, or that of its glob's matches.
+/// The deepest directory that holds all entries, itself one of them or not: an asset's own, or that of its glob's
+/// matches.
 fn common_directory<'a>(entries: impl Iterator<Item = &'a Entry>) -> PathBuf {
     let directory = |entry: &'a Entry| {
         if is_directory(entry) { entry.path.as_path() } else { entry.path.parent().unwrap_or(Path::new("")) }
@@ -182,8 +183,8 @@ fn has_empty_directory(rest: &[Entry], layers: &[LayerSpec]) -> bool {
     rest.iter().any(|entry| !made.contains(entry.path.as_path()))
 }
 
-/// Merges the smallest asset layers into one behind the others, so that there are `limit` layers at most. What is not here
-/// is what it is told to be.
+/// Merges the smallest asset layers into one behind the others, so that there are `limit` layers at most. What is not
+/// here is what it is told to be.
 fn share_smallest(layers: &mut Vec<LayerSpec>, limit: usize) {
     let can_share = |layer: &LayerSpec| layer.origin == Origin::Asset && !layer.entries.is_empty();
     let mut assets: Vec<_> = (0..layers.len()).filter(|index| can_share(&layers[*index])).collect();

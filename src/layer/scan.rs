@@ -192,8 +192,9 @@ impl<R: Read> Scanner<'_, R> {
         if bytes.len() as u64 == size { Ok(bytes) } else { Err(truncated()) }
     }
 
-    /// Skips what rounds `size` up to a block. Some writers (umoci's) leave out the last member's padding and the end of
-    /// the archive, and readers go along: an end of file here is the end of the archive, which [`Self::header`] sees.
+    /// Skips what rounds `size` up to a block. Some writers (umoci's) leave out the last member's padding and the end
+    /// of the archive, and readers go along: an end of file here is the end of the archive, which [`Self::header`]
+    /// sees.
     fn padding(&mut self, size: u64) -> io::Result<()> {
         let mut rest = (&mut self.input).take(padded(size)? - size);
         io::copy(&mut rest, &mut io::sink()).map(drop)

@@ -19,8 +19,8 @@ const COMPRESSOR_BYTES: usize = 300 << 10;
 /// More would have no block to work on.
 const MOST_THREADS: usize = 20;
 
-/// How many blocks a thread may have waiting: a layer that compresses must not take all blocks, or those that are stored
-/// would go no faster.
+/// How many blocks a thread may have waiting: a layer that compresses must not take all blocks, or those that are
+/// stored would go no faster.
 const WAITING: usize = 2;
 
 /// How many of `asked` threads there are to be.

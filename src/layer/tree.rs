@@ -38,8 +38,8 @@ pub struct Node {
     pub link: Option<String>,
     /// The number of the layer that has it, the lowest being 0.
     pub layer: usize,
-    /// The entry with its content, by layer and path, where that is another one: of a hard link, and of what was written
-    /// through a link to a directory.
+    /// The entry with its content, by layer and path, where that is another one: of a hard link, and of what was
+    /// written through a link to a directory.
     content: Option<Box<(usize, String)>>,
 }
 
@@ -54,8 +54,8 @@ impl Node {
 /// How many links in a row are followed, as Linux does (`MAXSYMLINKS`).
 const MOST_LINKS: usize = 40;
 
-/// How many parts of paths are followed on the way to one file: real ones have a few dozen, links included, and a damaged
-/// image has a million files.
+/// How many parts of paths are followed on the way to one file: real ones have a few dozen, links included, and a
+/// damaged image has a million files.
 const MOST_PARTS: usize = 1024;
 
 /// For how many directories below links it is asked where entries belong; what is in more stays at its own path. Real
@@ -181,8 +181,8 @@ impl Tree {
         Some(at)
     }
 
-    /// Whether nothing of the base can be in the way of what goes below Lambda's own directories: they are plain ones or
-    /// not there, and empty; in that of the runtime there may be plain files.
+    /// Whether nothing of the base can be in the way of what goes below Lambda's own directories: they are plain ones
+    /// or not there, and empty; in that of the runtime there may be plain files.
     #[must_use]
     pub fn is_usual(&self) -> bool {
         let is_plain = |node: &Node| node.kind == EntryKind::Directory && node.mode == 0o755;

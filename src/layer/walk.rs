@@ -133,7 +133,8 @@ pub fn root(asset: &Asset) -> PathBuf {
     normalize(&asset.directory.join(&asset.path))
 }
 
-/// Where an asset goes in the image, absolute, with a `/` at its end if it is put into a directory. It need not be there.
+/// Where an asset goes in the image, absolute, with a `/` at its end if it is put into a directory. It need not be
+/// there.
 ///
 /// # Errors
 /// When a pattern or the destination is malformed.

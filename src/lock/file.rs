@@ -1,4 +1,5 @@
-//! The lock's text: TOML in an order that never changes, one fact a line, so that a diff shows what changed and no more.
+//! The lock's text: TOML in an order that never changes, one fact a line, so that a diff shows what changed and no
+//! more.
 //!
 //! Reading is strict. A line that two merged branches disagreed about, or a hand slipped over, must not put one
 //! model's digest under another's name: each entry carries a checksum over its lines.

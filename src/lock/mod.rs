@@ -136,7 +136,8 @@ impl Lock {
         lock
     }
 
-    /// The layers that an asset was packed into at `level`, in the order of an image: large files by path, then the rest.
+    /// The layers that an asset was packed into at `level`, in the order of an image: large files by path, then the
+    /// rest.
     #[must_use]
     pub fn layers_of(&self, asset: &AssetKey, level: u32) -> Vec<(&LayerKey, &LockedLayer)> {
         let of = |(key, _): &(&LayerKey, &LockedLayer)| key.level == level && key.assets.contains(asset);

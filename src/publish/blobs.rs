@@ -1,7 +1,7 @@
 //! Blobs into a repository: found there, lent by another, or sent; several at once, the largest first.
 //!
-//! What is confirmed is recorded at once, under the registry and the digest. A record is a hint: that a blob is there is
-//! asked of the registry every time, and who lends one may turn out not to.
+//! What is confirmed is recorded at once, under the registry and the digest. A record is a hint: that a blob is there
+//! is asked of the registry every time, and who lends one may turn out not to.
 
 use std::collections::HashSet;
 use std::path::Path;

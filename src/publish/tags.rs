@@ -69,8 +69,8 @@ pub(super) fn refuse(target: &Target, planned: &[PlannedTag], digest: &Digest) -
     Err(Problem::failed(message).help("tags of this repository are immutable: choose another tag"))
 }
 
-/// Points each tag to the image, unless it does already; returns them all. Those that were not `looked_at` just now are,
-/// unless the image is new to the repository: no tag points to it then.
+/// Points each tag to the image, unless it does already; returns them all. Those that were not `looked_at` just now
+/// are, unless the image is new to the repository: no tag points to it then.
 ///
 /// # Errors
 /// The first that cannot be; others may be where they should by then.

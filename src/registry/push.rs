@@ -103,8 +103,8 @@ impl Client {
         }
     }
 
-    /// Gives the repository a manifest under its digest or a tag. A tag that cannot be moved and points to it already is
-    /// success.
+    /// Gives the repository a manifest under its digest or a tag. A tag that cannot be moved and points to it already
+    /// is success.
     ///
     /// # Errors
     /// When the registry is not reached or refuses: with [`is_blob_missing`] when it lacks a blob, or does not see it

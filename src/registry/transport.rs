@@ -108,8 +108,8 @@ impl Http {
             .user_agent(concat!("cargo-lambda-image/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
-            // A blob has a connection to itself: no window shared with others, no GOAWAY or REFUSED_STREAM in its middle
-            // (300 streams have stopped a connection to ECR for good: clowdhaus/ocync#104).
+            // A blob has a connection to itself: no window shared with others, no GOAWAY or REFUSED_STREAM in its
+            // middle (300 streams have stopped a connection to ECR for good: clowdhaus/ocync#104).
             .http1_only()
             .connect_timeout(self.patience.connect);
         let builder = if is_direct { builder.no_proxy() } else { builder };
@@ -286,8 +286,8 @@ impl Transport {
             return Ok(Ok(response));
         }
         let rejected = self.rejected(&call.method, &url, response).await;
-        // An answer to HEAD cannot say why: GET is asked for the reason, and for nothing else. Where it is HEAD alone that
-        // is refused, its headers are the answer.
+        // An answer to HEAD cannot say why: GET is asked for the reason, and for nothing else. Where it is HEAD alone
+        // that is refused, its headers are the answer.
         if call.method != Method::HEAD || !matches!(rejected.error.status(), Some(400 | 403 | 405)) {
             return Ok(Err(rejected));
         }

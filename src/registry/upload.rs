@@ -28,7 +28,8 @@ const ABANDON: Duration = Duration::from_secs(2);
 /// How often what proves who we are may be renewed within one upload. Once is normal; more often it is not accepted.
 const RENEWALS: usize = 2;
 
-/// Up to these many bytes a registry answers within the stall limit, or so many times that: ECR commits gigabytes slowly.
+/// Up to these many bytes a registry answers within the stall limit, or so many times that: ECR commits gigabytes
+/// slowly.
 const ANSWER_CLASSES: [(u64, u32); 2] = [(64 << 20, 1), (1 << 30, 5)];
 const ANSWER_LONGEST: u32 = 15;
 
@@ -80,8 +81,8 @@ impl From<Error> for Failure {
 }
 
 impl Client {
-    /// Uploads a blob: of known digest by one `PUT`, otherwise by one streamed `PATCH` and a `PUT` that names the digest
-    /// found on the way. Returns what is confirmed to be there.
+    /// Uploads a blob: of known digest by one `PUT`, otherwise by one streamed `PATCH` and a `PUT` that names the
+    /// digest found on the way. Returns what is confirmed to be there.
     ///
     /// # Errors
     /// The last failure of the wire, or what the source fails with. No try makes sense when the registry has the blob

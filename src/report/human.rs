@@ -1,5 +1,5 @@
-//! The talk on stderr: Cargo's status lines, warnings, errors, and which tasks are worth a line or a bar. It is long because
-//! every event has its look here and nowhere else.
+//! The talk on stderr: Cargo's status lines, warnings, errors, and which tasks are worth a line or a bar. It is long
+//! because every event has its look here and nowhere else.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;

@@ -52,8 +52,8 @@ pub(super) enum Columns {
 
 /// stderr. What cannot be written there is lost: nobody is left to be told.
 ///
-/// Bars are drawn piece by piece, and the pieces are written as a whole: in between, a terminal that echoes Ctrl-C would put
-/// it into a line that was just cleared, the bar behind it would wrap, and a piece of it would stay.
+/// Bars are drawn piece by piece, and the pieces are written as a whole: in between, a terminal that echoes Ctrl-C
+/// would put it into a line that was just cleared, the bar behind it would wrap, and a piece of it would stay.
 #[derive(Clone)]
 pub(super) struct Screen {
     stderr: Arc<Mutex<Box<dyn Write + Send>>>,
@@ -86,8 +86,9 @@ impl Screen {
         self.drawing.lock().unwrap_or_else(PoisonError::into_inner).push_str(text);
     }
 
-    /// Writes what was drawn, from the first column and back to it. A bar fills its line to the last column, where what the
-    /// terminal echoes of Ctrl-C would begin a line more; at the first column it hides two blanks, and is overwritten.
+    /// Writes what was drawn, from the first column and back to it. A bar fills its line to the last column, where what
+    /// the terminal echoes of Ctrl-C would begin a line more; at the first column it hides two blanks, and is
+    /// overwritten.
     pub(super) fn show(&self) {
         let drawing = std::mem::take(&mut *self.drawing.lock().unwrap_or_else(PoisonError::into_inner));
         if !drawing.is_empty() {

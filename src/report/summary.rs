@@ -1,7 +1,7 @@
 //! The summary of a step of GitHub Actions: what became of each image, as Markdown.
 //!
-//! Nothing of others' is Markdown or HTML here: names, tags and messages are escaped to the last sign that could be read
-//! as either.
+//! Nothing of others' is Markdown or HTML here: names, tags and messages are escaped to the last sign that could be
+//! read as either.
 
 use super::outputs::{Entry, Ledger};
 use super::table;

@@ -1,5 +1,5 @@
-//! Text that may be printed: names and a server's answers are not ours, and must steer neither a terminal nor the runner
-//! of a CI service.
+//! Text that may be printed: names and a server's answers are not ours, and must steer neither a terminal nor the
+//! runner of a CI service.
 
 use std::borrow::Cow;
 

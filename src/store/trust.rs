@@ -2,7 +2,8 @@
 //!
 //! Syncing gigabytes to disk would cost more than making them (0.3 GB/s against 0.4 GB/s on the machine where this
 //! was measured), and only a crash of the machine can tear what was written. So a blob is trusted while it is untouched
-//! within the boot that wrote it, and verified once by its digest after that. Where the boot has no name, blobs are synced.
+//! within the boot that wrote it, and verified once by its digest after that. Where the boot has no name, blobs are
+//! synced.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _};

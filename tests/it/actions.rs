@@ -1,5 +1,5 @@
-//! What a step of GitHub Actions, and other CI services, get from the real program: outputs, summaries and variables, read
-//! back as they are read there.
+//! What a step of GitHub Actions, and other CI services, get from the real program: outputs, summaries and variables,
+//! read back as they are read there.
 
 mod dotenv;
 mod hostile;

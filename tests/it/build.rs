@@ -1,4 +1,5 @@
-//! What `build` makes of small projects: where each setting comes from, what is written where, and what is said on stdout.
+//! What `build` makes of small projects: where each setting comes from, what is written where, and what is said on
+//! stdout.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! `docs/from-dockerfile.md` with a builder of Dockerfiles and with Serverless: what the page says stays the same, stays.
+//! `docs/from-dockerfile.md` with a builder of Dockerfiles and with Serverless: what the page says stays the same,
+//! stays.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,5 +1,5 @@
-//! The whole way into Amazon ECR, by its real host names: moto is its API, a registry of ECR's ways keeps the blobs, and
-//! an HTTPS proxy makes both answer under the names that the program knows.
+//! The whole way into Amazon ECR, by its real host names: moto is its API, a registry of ECR's ways keeps the blobs,
+//! and an HTTPS proxy makes both answer under the names that the program knows.
 
 use std::fs;
 

@@ -1,4 +1,5 @@
-//! `testdata/hello` through the real program into an image, and an answer out of its database through Lambda's emulator.
+//! `testdata/hello` through the real program into an image, and an answer out of its database through Lambda's
+//! emulator.
 
 use std::collections::HashSet;
 use std::fs;

@@ -118,7 +118,8 @@ fn every_block_of_shell_is_run_by_a_test() {
     assert_eq!(found, RUN, "a page's commands are run in a test, or marked as `text`");
 }
 
-/// Every command of the program in the examples of its help, and in the code of all pages, in blocks and between backticks.
+/// Every command of the program in the examples of its help, and in the code of all pages, in blocks and between
+/// backticks.
 fn invocations() -> Vec<(PathBuf, String)> {
     let all = cli::Cli::command();
     let examples = all.get_subcommands().chain([&all]).filter_map(|it| it.get_after_help());

@@ -1,7 +1,7 @@
 //! `docs/infrastructure.md` with the real tools: its examples, as they stand there, deploy what was pushed.
 //!
-//! Whatever a tool wrote is deployed to moto where moto can, so that the image of the functions counts, not the spelling of
-//! a template.
+//! Whatever a tool wrote is deployed to moto where moto can, so that the image of the functions counts, not the
+//! spelling of a template.
 
 use std::fs;
 use std::path::PathBuf;
@@ -34,9 +34,11 @@ fn example(name: &str) -> String {
     block.text
 }
 
-/// Makes the page's project and pushes it, after other lines of shell. Returns where the images of `api` and `sweep` are.
+/// Makes the page's project and pushes it, after other lines of shell. Returns where the images of `api` and `sweep`
+/// are.
 fn push(shell: &Shell, before: &str) -> [String; 2] {
-    // Two projects that look the same to Cargo write over each other's binaries where they share what is made on the way.
+    // Two projects that look the same to Cargo write over each other's binaries where they share what is made on the
+    // way.
     let before = format!("unset CARGO_BUILD_BUILD_DIR\n{before}");
     let printed = shell.run(&(before + &commands(PAGE, "What they read").concat()));
     let [api, sweep, again] = printed.lines().collect::<Vec<_>>().try_into().expect("two images, and jq");

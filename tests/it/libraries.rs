@@ -1,4 +1,5 @@
-//! What programs load, judged as the loaders of glibc and musl would find it: real programs of this machine's C compiler.
+//! What programs load, judged as the loaders of glibc and musl would find it: real programs of this machine's C
+//! compiler.
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! One lock for a whole workspace, while all of its images are pushed, or some: what is true of one member is not said of
-//! another.
+//! One lock for a whole workspace, while all of its images are pushed, or some: what is true of one member is not said
+//! of another.
 
 use std::fs;
 

@@ -1,4 +1,5 @@
-//! Random trees of assets through the real program: what it writes, it finds no error in when it is asked as of anybody's.
+//! Random trees of assets through the real program: what it writes, it finds no error in when it is asked as of
+//! anybody's.
 
 use std::cell::Cell;
 use std::fs::{self, Permissions};
@@ -24,7 +25,8 @@ enum Thing {
     Link(String),
 }
 
-/// Parts of paths as people and machines make them: long, spaced, hidden, of other scripts, and with what tar cares for.
+/// Parts of paths as people and machines make them: long, spaced, hidden, of other scripts, and with what tar cares
+/// for.
 fn part() -> impl Strategy<Value = String> {
     prop_oneof![
         8 => "[a-z]{1,8}",

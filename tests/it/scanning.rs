@@ -54,8 +54,8 @@ fn a_truncated_tar_is_an_error_or_ends_between_members() {
         vec![0; 1024],
     ]
     .concat();
-    // After the directory, the long file, and the renamed file; and anywhere within the end of the archive. An extension
-    // without its member is none of these, but harmless: it says something of nothing.
+    // After the directory, the long file, and the renamed file; and anywhere within the end of the archive. An
+    // extension without its member is none of these, but harmless: it says something of nothing.
     let ends = [0, 1, 4, 8, 10, 12, 13, 14];
     for blocks in 0..=tar.len() / 512 {
         let result = scanned(&tar[..blocks * 512]);

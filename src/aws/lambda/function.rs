@@ -1,6 +1,7 @@
 //! What Lambda says of a function, in our words, without what nobody here asks for.
 //!
-//! States and reasons that Lambda may invent one day are kept as they are: what is not known must not fail a deployment.
+//! States and reasons that Lambda may invent one day are kept as they are: what is not known must not fail a
+//! deployment.
 
 use aws_sdk_lambda::types::{FunctionConfiguration, LastUpdateStatus, State as SdkState};
 

@@ -4,8 +4,8 @@
 //! - [`refusal`]: why it said no, for those who must decide what to do next;
 //! - [`reasons`]: what to do about a function that failed, by reason code.
 //!
-//! One method a call: what comes after what is decided elsewhere. `GetFunction` is the only way a function is looked at:
-//! it tells the configuration and the image in one, so that a caller needs one permission and not two.
+//! One method a call: what comes after what is decided elsewhere. `GetFunction` is the only way a function is looked
+//! at: it tells the configuration and the image in one, so that a caller needs one permission and not two.
 
 pub mod function;
 pub mod reasons;

@@ -1,7 +1,7 @@
 //! What the lock makes of an image's assets: which entry is whose, and what stands in for those that are not here.
 //!
-//! An asset that is not here at all, or only as pointers of Git LFS, is taken from the lock if that was asked for. One of
-//! which a part is missing is never: nobody could say what the image would hold.
+//! An asset that is not here at all, or only as pointers of Git LFS, is taken from the lock if that was asked for. One
+//! of which a part is missing is never: nobody could say what the image would hold.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -131,8 +131,8 @@ impl Locking {
         self.lock.layers_of(asset, level).iter().filter(|(key, _)| key.assets.len() == 1).count()
     }
 
-    /// The lock says what the layers are, so none can hold it. It is there from the second build on, and must not make that
-    /// one another.
+    /// The lock says what the layers are, so none can hold it. It is there from the second build on, and must not make
+    /// that one another.
     fn leave_out_the_lock(&self, entries: &mut Vec<Entry>) {
         let Ok(metadata) = std::fs::metadata(&self.request.path) else { return };
         let lock = Stat::of(&metadata).identity;

@@ -157,8 +157,8 @@ impl Locking {
         Ok(())
     }
 
-    /// Refuses what is foreseen to change a lock that must not change, or cannot, before anything is sent; layers of which nothing is
-    /// known are not those of the lock.
+    /// Refuses what is foreseen to change a lock that must not change, or cannot, before anything is sent; layers of
+    /// which nothing is known are not those of the lock.
     ///
     /// # Errors
     /// As of [`Locking::check`].

@@ -1,8 +1,8 @@
 //! An image that is there already, into a repository: its own bytes, its own digest.
 //!
 //! Only an image without a manifest of its own, or with layers that are not compressed, gets a new manifest: what
-//! `docker save` wrote. It is judged as it is going to be pushed, by what was found when its layers were looked through,
-//! which they are in any case: nothing is read twice.
+//! `docker save` wrote. It is judged as it is going to be pushed, by what was found when its layers were looked
+//! through, which they are in any case: nothing is read twice.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -158,8 +158,8 @@ struct Drafted<'a> {
     recalled: Option<Vec<Option<Layer>>>,
 }
 
-/// Refuses a push that would change the lock before anything is sent, as far as it is known what layers will be: what is
-/// known of those of each draft.
+/// Refuses a push that would change the lock before anything is sent, as far as it is known what layers will be: what
+/// is known of those of each draft.
 async fn foresee(
     build: &BuildRequest,
     drafts: &[Draft],

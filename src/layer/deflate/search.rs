@@ -73,8 +73,8 @@ impl Search {
         self.count = 0;
     }
 
-    /// Appends the tokens of the segment at `start`, from `at` on, where the last repetition before ended. Returns where
-    /// the last one of this segment ends. Of the block, `length` bytes count.
+    /// Appends the tokens of the segment at `start`, from `at` on, where the last repetition before ended. Returns
+    /// where the last one of this segment ends. Of the block, `length` bytes count.
     pub(super) fn segment(&mut self, block: &Padded, length: usize, start: usize, at: usize, effort: Effort) -> usize {
         let end = (start + SEGMENT).min(length);
         // Behind the last word there is none to be found, only what lies behind the block.

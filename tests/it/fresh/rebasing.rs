@@ -1,5 +1,5 @@
-//! A base that was renewed under an image that stays: only what is the base's moves, and what was checked of it is checked
-//! again.
+//! A base that was renewed under an image that stays: only what is the base's moves, and what was checked of it is
+//! checked again.
 
 use std::fs;
 use std::path::Path;

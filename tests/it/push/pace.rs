@@ -150,7 +150,8 @@ async fn a_registry_that_falls_asleep_in_the_middle_is_left_and_pushed_to_once_i
     }
 }
 
-/// The machine's address goes, and with it every answer to what was sent from it; the registry is known by another one now.
+/// The machine's address goes, and with it every answer to what was sent from it; the registry is known by another one
+/// now.
 fn move_to(address: &str) {
     let ip = |arguments: &[&str]| drop(succeed(Command::new(tool("ip")).args(arguments)));
     ip(&["address", "flush", "dev", "lo", "scope", "global"]);

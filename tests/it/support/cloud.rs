@@ -1,5 +1,5 @@
-//! An account of AWS by its real host names: moto is ECR's API, a registry of ECR's ways keeps the blobs, Lambda is one in
-//! this process, and an HTTPS proxy makes all of them answer under the names that the program knows.
+//! An account of AWS by its real host names: moto is ECR's API, a registry of ECR's ways keeps the blobs, Lambda is one
+//! in this process, and an HTTPS proxy makes all of them answer under the names that the program knows.
 
 use std::process::Command;
 

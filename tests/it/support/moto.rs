@@ -92,7 +92,8 @@ impl Moto {
 }
 
 impl Moto {
-    /// Makes the resources of a template of CloudFormation in `region`, and tells which image each function got, sorted.
+    /// Makes the resources of a template of CloudFormation in `region`, and tells which image each function got,
+    /// sorted.
     pub fn deploy(&self, region: &str, template: &Value, parameters: &[(&str, &str)]) -> Vec<String> {
         let mut form =
             vec![("Action".to_owned(), "CreateStack".to_owned()), ("StackName".to_owned(), "shop".to_owned())];

@@ -12,8 +12,8 @@ use super::schema;
 /// Variables without which neither the program nor the cargo below it finds its way on some machines.
 const KEPT: [&str; 5] = ["PATH", "CARGO", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN"];
 
-/// Most tests build images that nobody could start, of layers that are files and no directories: it is not what they are
-/// about. Rules that such images break pass unless a test is [`Program::judged`].
+/// Most tests build images that nobody could start, of layers that are files and no directories: it is not what they
+/// are about. Rules that such images break pass unless a test is [`Program::judged`].
 const ALLOWED: &str = "L020\nL022\nL025\nL026\nL050\nL051\nL053\nL054\nL055\nL082";
 
 /// The program about to run.
@@ -124,7 +124,8 @@ impl Program {
     }
 }
 
-/// Whoever meets an error is told what to do next. What cargo said is cargo's, and who ends a run knows what comes next.
+/// Whoever meets an error is told what to do next. What cargo said is cargo's, and who ends a run knows what comes
+/// next.
 pub(super) fn assert_next_step(code: i32, stderr: &str) {
     const OURS: [i32; 3] = [1, 2, 3];
     let tells = ["\nhelp: ", "%0Ahelp: ", "For more information, try '--help'."];

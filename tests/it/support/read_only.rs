@@ -5,8 +5,8 @@ use std::process::Command;
 
 use super::tools::{succeed, tool};
 
-/// A file or directory that nobody may write, root neither: mounted read-only over itself, so that it can be neither opened for
-/// writing nor removed nor replaced.
+/// A file or directory that nobody may write, root neither: mounted read-only over itself, so that it can be neither
+/// opened for writing nor removed nor replaced.
 pub struct ReadOnly<'a>(&'a Path);
 
 impl<'a> ReadOnly<'a> {

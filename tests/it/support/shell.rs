@@ -28,7 +28,8 @@ impl Shell {
         shell
     }
 
-    /// One that reaches AWS, through a proxy. Crates come from where they always do: behind the proxy there is only AWS.
+    /// One that reaches AWS, through a proxy. Crates come from where they always do: behind the proxy there is only
+    /// AWS.
     pub fn in_cloud(cloud: &Cloud) -> Self {
         Self::behind(&cloud.proxy)
     }
@@ -78,8 +79,8 @@ impl Shell {
     }
 }
 
-/// The turn of a test whose page begins with `cargo new words`: to cargo these packages are one, so in the build directory
-/// they share each would be another's binary.
+/// The turn of a test whose page begins with `cargo new words`: to cargo these packages are one, so in the build
+/// directory they share each would be another's binary.
 pub fn turn_of_words() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)

@@ -3,8 +3,8 @@
 //! It serves from a thread of its own, so that tests of the library and of the binary can use it alike. Faults are
 //! rules: which requests, which of them by count, and what happens instead.
 //!
-//! `answers` are what is sent, whole or spoilt, `wire` are connections that can be cut, `uploads` is what pushing needs,
-//! ECR's ways included.
+//! `answers` are what is sent, whole or spoilt, `wire` are connections that can be cut, `uploads` is what pushing
+//! needs, ECR's ways included.
 
 mod answers;
 mod uploads;
