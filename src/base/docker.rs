@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::document;
-use super::local::{Files, ZSTD_MAGIC};
+use super::files::{Files, ZSTD_MAGIC};
 use super::reference::LocalReference;
 use super::remote::MAX_CONFIG;
 use super::{BaseLayer, Compression, Documents, Image, Source};

@@ -10,7 +10,8 @@ use serde::Deserialize;
 use super::Login;
 use super::docker;
 use super::document;
-use super::local::{self, Files};
+use super::files::{self, Files};
+use super::local;
 use super::reference::{BaseReference, LocalReference};
 use super::remote::{MAX_CONFIG, MAX_DEPTH};
 use crate::check::image::IndexFacts;
@@ -156,7 +157,7 @@ fn step(document: Document, architecture: Option<Architecture>, what: &str) -> R
             let layers = layers.iter().map(|entry| Described {
                 descriptor: Some(entry.descriptor()),
                 has_urls: entry.urls.as_ref().is_some_and(|urls| !urls.is_empty()),
-                path: local::blob_name(&entry.digest),
+                path: files::blob_name(&entry.digest),
             });
             let layers = layers.collect();
             Ok(Step::Image(Manifest { bytes, served_as, media_type, config_media_type }, config, layers))

@@ -14,9 +14,9 @@ use tokio::sync::mpsc;
 
 use super::Login;
 use super::document;
+use super::files::ZSTD_MAGIC;
 use super::flow::{Counted, Feed};
 use super::found::{self, Described, Found, Place};
-use super::local::ZSTD_MAGIC;
 use super::reference::BaseReference;
 use crate::check::image::{Content, ImageFacts, LayerSource, ManifestFacts};
 use crate::event::{Session, TaskKind, TaskOutcome};
@@ -211,7 +211,7 @@ fn damaged_unless_stopped(scanned: Result<Content>) -> Result<Content> {
     }
 }
 
-fn scan_file(files: &super::local::Files, layer: &Described, name: &str, reading: &Reading) -> Result<Content> {
+fn scan_file(files: &super::files::Files, layer: &Described, name: &str, reading: &Reading) -> Result<Content> {
     let session = &reading.session;
     let (reader, size) = files.open(&layer.path)?;
     match &layer.descriptor {

@@ -13,6 +13,7 @@
 mod docker;
 mod document;
 mod fetch;
+mod files;
 mod flow;
 mod found;
 mod inspect;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use self::local::Files;
+use self::files::Files;
 use self::reference::BaseReference;
 use crate::event::{Event, Session};
 use crate::layer::Layer;
