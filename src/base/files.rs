@@ -1,7 +1,7 @@
 //! Names with bytes behind them: a directory and a tar, which look alike here.
 //!
-//! Nothing is ever unpacked, and no symlink of the file system is followed; links inside a tar are names, resolved within
-//! the tar. What the names mean is `local`'s and `docker`'s.
+//! Nothing is ever unpacked, and no symlink of the file system is followed; links inside a tar are names, resolved
+//! within the tar. What the names mean is `local`'s and `docker`'s.
 
 use std::collections::BTreeMap;
 use std::fs::File;
