@@ -258,6 +258,8 @@ pub struct PlannedTag {
 pub struct PushPlan {
     /// `HOST/REPOSITORY`.
     pub repository: String,
+    /// Whether there is no such repository, and it would be made.
+    pub creates_repository: bool,
     /// The digest of the manifest, if all layers are known before they are made.
     pub digest: Option<Digest>,
     /// The tags it gets, without the one that has its digest in it while that is not known.

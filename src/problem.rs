@@ -260,6 +260,40 @@ impl From<Problem> for std::io::Error {
     }
 }
 
+/// All outcomes, or what to tell of those that failed: a single one as it is, several with all that is known of each.
+///
+/// # Errors
+/// When one failed. A request to stop comes before all else.
+pub fn together<T>(outcomes: Vec<Result<T>>, what: &str) -> Result<Vec<T>> {
+    let total = outcomes.len();
+    let mut done = Vec::new();
+    let mut failed = Vec::new();
+    for outcome in outcomes {
+        match outcome {
+            Ok(value) => done.push(value),
+            Err(problem) if matches!(problem.exit(), Exit::Interrupted | Exit::Terminated) => return Err(problem),
+            Err(problem) => failed.push(problem),
+        }
+    }
+    match failed.len() {
+        0 => Ok(done),
+        1 => Err(failed.remove(0)),
+        several => {
+            let told: Vec<_> = failed.iter().map(in_full).collect();
+            let problem = Problem::new(failed[0].exit(), format!("{several} of {total} {what} failed"));
+            Err(problem.because(told.join("\n")))
+        }
+    }
+}
+
+/// A problem with its causes on one line, and its next step on another.
+fn in_full(problem: &Problem) -> String {
+    let causes = problem.causes();
+    let words: Vec<_> = std::iter::once(problem.message()).chain(causes.iter().map(String::as_str)).collect();
+    let help = problem.next_step().map(|help| format!("\n  help: {help}")).unwrap_or_default();
+    format!("{}{help}", words.join(": "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -294,5 +328,19 @@ mod tests {
         let error: std::io::Error = Problem::refused("no").help("do").into();
         let back = Err::<(), _>(error).or_failed(|| "could not write".into()).expect_err("an error stays one");
         assert_eq!((back.message(), back.exit(), back.next_step()), ("no", Exit::Refused, Some("do")));
+    }
+
+    #[test]
+    fn failures_are_told_one_by_one_and_none_hides_another() {
+        let a = || Err(Problem::refused("a").because("why").help("do x"));
+        let b = || Err(Problem::failed("b"));
+        assert_eq!(together(vec![Ok(1), Ok(2)], "functions").expect("both"), [1, 2]);
+        let one = together(vec![Ok(1), a()], "functions").expect_err("one failed");
+        assert_eq!((one.message(), one.exit(), one.next_step()), ("a", Exit::Refused, Some("do x")));
+        let both = together(vec![a(), Ok(1), b()], "functions").expect_err("two failed");
+        assert_eq!((both.message(), both.exit()), ("2 of 3 functions failed", Exit::Refused));
+        assert_eq!(both.causes(), ["a: why\n  help: do x\nb"]);
+        let stop = Err(Problem::new(Exit::Interrupted, "interrupted"));
+        assert_eq!(together::<u8>(vec![a(), stop], "functions").expect_err("stopped").exit(), Exit::Interrupted);
     }
 }

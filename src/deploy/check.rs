@@ -10,7 +10,7 @@ use crate::aws::lambda::Lambda;
 use crate::aws::lambda::function::{Function, Package, State};
 use crate::event::Session;
 use crate::platform::Architecture;
-use crate::problem::{Problem, Result};
+use crate::problem::{Problem, Result, together};
 
 /// The registry that functions take their image from, which must be one of ECR and named as Lambda names it. `registry`
 /// is as it was typed.
@@ -71,7 +71,7 @@ pub async fn preflight(
         Ok(Some(function))
     });
     let outcomes = stream::iter(all).buffered(AT_ONCE).collect().await;
-    super::together(outcomes)
+    together(outcomes, "functions")
 }
 
 /// Whether a function can run an image of this architecture.

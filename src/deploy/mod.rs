@@ -35,7 +35,7 @@ use crate::event::function::DeployedFunction;
 use crate::event::{Event, FunctionResult, Session};
 use crate::oci::Digest;
 use crate::platform::Architecture;
-use crate::problem::{Exit, Problem, Result};
+use crate::problem::Result;
 
 /// Functions looked at or brought to an image at once: well below what Lambda's API takes a second.
 const AT_ONCE: usize = 8;
@@ -203,40 +203,6 @@ async fn one(
     Ok(FunctionResult { name, version, alias })
 }
 
-/// All outcomes, or what to tell of those that failed: a single one as it is, several with all that is known of each.
-///
-/// # Errors
-/// When one failed. A request to stop comes before all else.
-pub fn together<T>(outcomes: Vec<Result<T>>) -> Result<Vec<T>> {
-    let total = outcomes.len();
-    let mut done = Vec::new();
-    let mut failed = Vec::new();
-    for outcome in outcomes {
-        match outcome {
-            Ok(value) => done.push(value),
-            Err(problem) if matches!(problem.exit(), Exit::Interrupted | Exit::Terminated) => return Err(problem),
-            Err(problem) => failed.push(problem),
-        }
-    }
-    match failed.len() {
-        0 => Ok(done),
-        1 => Err(failed.remove(0)),
-        several => {
-            let told: Vec<_> = failed.iter().map(in_full).collect();
-            let problem = Problem::new(failed[0].exit(), format!("{several} of {total} functions failed"));
-            Err(problem.because(told.join("\n")))
-        }
-    }
-}
-
-/// A problem with its causes on one line, and its next step on another.
-fn in_full(problem: &Problem) -> String {
-    let causes = problem.causes();
-    let words: Vec<_> = std::iter::once(problem.message()).chain(causes.iter().map(String::as_str)).collect();
-    let help = problem.next_step().map(|help| format!("\n  help: {help}")).unwrap_or_default();
-    format!("{}{help}", words.join(": "))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -249,19 +215,5 @@ mod tests {
         }
         patience.wait = Some(Duration::from_secs(5));
         assert_eq!(patience.limit(10 * gib), Duration::from_secs(5));
-    }
-
-    #[test]
-    fn failures_are_told_one_by_one_and_none_hides_another() {
-        let a = || Err(Problem::refused("a").because("why").help("do x"));
-        let b = || Err(Problem::failed("b"));
-        assert_eq!(together(vec![Ok(1), Ok(2)]).expect("both"), [1, 2]);
-        let one = together(vec![Ok(1), a()]).expect_err("one failed");
-        assert_eq!((one.message(), one.exit(), one.next_step()), ("a", Exit::Refused, Some("do x")));
-        let both = together(vec![a(), Ok(1), b()]).expect_err("two failed");
-        assert_eq!((both.message(), both.exit()), ("2 of 3 functions failed", Exit::Refused));
-        assert_eq!(both.causes(), ["a: why\n  help: do x\nb"]);
-        let stop = Err(Problem::new(Exit::Interrupted, "interrupted"));
-        assert_eq!(together::<u8>(vec![a(), stop]).expect_err("stopped").exit(), Exit::Interrupted);
     }
 }

@@ -9,7 +9,7 @@ use crate::aws::lambda::function::{Alias, Function, LATEST};
 use crate::event::function::{FunctionFacts, FunctionPlan, FunctionStep};
 use crate::event::{Event, Session};
 use crate::oci::Digest;
-use crate::problem::Result;
+use crate::problem::{Result, together};
 
 /// What is known of a function.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -29,7 +29,7 @@ pub async fn plan(asked: &[(Lambda, Asked, Option<Digest>)], session: &Session) 
         let seen = look(lambda, asked).await?;
         Ok(decide(asked, &seen, *digest))
     });
-    let plans = super::together(stream::iter(all).buffered(AT_ONCE).collect().await)?;
+    let plans = together(stream::iter(all).buffered(AT_ONCE).collect().await, "functions")?;
     for ((_, asked, _), plan) in asked.iter().zip(&plans) {
         session.emit(&Event::FunctionPlanned { package: &asked.package, bin: &asked.bin, plan });
     }

@@ -144,6 +144,9 @@ pub(super) async fn send(
         Supply::Here(source) | Supply::Made(source) => (source, PushStep::Upload),
         Supply::Base(source) => (source, PushStep::Relay),
         Supply::Absent { expected } => {
+            if let Some(idle) = opened {
+                client.abandon(repository, &idle).await;
+            }
             let digest = blob.descriptor.map(|known| known.digest);
             return Err(absent(target, blob.name, digest, expected.as_deref()));
         }

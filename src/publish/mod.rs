@@ -15,7 +15,6 @@ pub mod supply;
 mod tags;
 mod window;
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -64,6 +63,8 @@ pub struct LayerToPush {
     pub supply: Supply,
     /// Repositories of the same registry that have it, as far as the caller knows: the base's.
     pub lenders: Vec<String>,
+    /// Where (`HOST/REPOSITORY`) it will be by then, though nobody brought it there yet: for plans that are not carried out.
+    pub brought_to: Vec<String>,
 }
 
 /// Where the bytes of a layer come from.
@@ -110,51 +111,29 @@ pub struct Push<'a> {
     pub digest: Option<Digest>,
 }
 
-/// Finds out what the repository has of the image and what has to move; writes nothing there. `earlier` are plans which
-/// come before this one and were not carried out: what they bring counts as there.
+/// Finds out what the repository has of the image and what has to move; writes nothing there.
 ///
 /// # Errors
 /// When the registry is not reached or refuses, or has a layer with another size.
-pub async fn survey(push: &Push<'_>, earlier: &[PushPlan], store: &Store) -> Result<PushPlan> {
+pub async fn survey(push: &Push<'_>, store: &Store) -> Result<PushPlan> {
     let Push { target, request, layers, digest } = *push;
     let known = layers.iter().filter_map(|layer| layer.known.as_ref());
     let names = tags::names(request, digest.as_ref());
     let (present, current) = tokio::try_join!(blobs::present(target, known), tags::look(target, &names))?;
-    let is_mountable = |layer: &LayerToPush| !blobs::lenders(target, layer, store).is_empty();
-    Ok(draw(push, earlier, &present, current, is_mountable))
-}
-
-/// As [`survey`], where the repository does not exist yet.
-#[must_use]
-pub fn survey_nothing(push: &Push<'_>, earlier: &[PushPlan]) -> PushPlan {
-    let current = tags::names(push.request, push.digest.as_ref()).iter().map(|_| None).collect();
-    draw(push, earlier, &HashSet::new(), current, |_| false)
-}
-
-fn draw(
-    push: &Push<'_>,
-    earlier: &[PushPlan],
-    present: &HashSet<Digest>,
-    current: Vec<Option<Digest>>,
-    is_mountable: impl Fn(&LayerToPush) -> bool,
-) -> PushPlan {
-    let Push { target, request, layers, digest } = *push;
     let (here, registry) = (target.shown(), format!("{}/", target.client.origin().name()));
-    let brings = |plan: &PushPlan, digest: Digest| plan.layers.iter().any(|layer| layer.digest == Some(digest));
-    let is_brought = |digest| earlier.iter().any(|plan| plan.repository == here && brings(plan, digest));
-    let is_lent = |digest| earlier.iter().any(|plan| plan.repository.starts_with(&registry) && brings(plan, digest));
     let known = layers.iter().map(|layer| {
-        let known = layer.known.as_ref().map(|known| known.digest);
+        let digest = layer.known.as_ref().map(|known| known.digest);
+        let is_lent = !blobs::lenders(target, layer, store).is_empty();
         plan::Known {
             name: layer.name.clone(),
-            digest: known,
+            digest,
             size: layer.known.as_ref().map_or(layer.at_most, |known| known.size),
             is_relayed: matches!(layer.supply, Supply::Base(_)),
-            is_mountable: is_mountable(layer) || known.is_some_and(is_lent),
-            is_present: known.is_some_and(|digest| present.contains(&digest) || is_brought(digest)),
+            is_mountable: is_lent || layer.brought_to.iter().any(|place| place.starts_with(&registry)),
+            is_present: digest.is_some_and(|digest| present.contains(&digest)) || layer.brought_to.contains(&here),
         }
     });
-    plan::plan(&here, &known.collect::<Vec<_>>(), digest, tags::plan(request, digest, current))
+    Ok(plan::plan(&here, &known.collect::<Vec<_>>(), digest, tags::plan(request, digest, current)))
 }
 
 /// Refuses what cannot come to its end by this plan, before anything is sent.
@@ -184,7 +163,7 @@ pub async fn publish(
 ) -> Result<PushResult> {
     let Push { target, request, layers, .. } = *push;
     let work = async {
-        let plan = survey(push, &[], store).await?;
+        let plan = survey(push, store).await?;
         session.emit(&Event::PushPlanned { package: request.package, bin: request.bin, plan: &plan, dry_run: false });
         refuse(push, &plan)?;
         let pushed = blobs::push(target, request, layers, &plan, store, session).await?;
@@ -224,29 +203,37 @@ async fn finish(
         lenders: Vec::new(),
     };
     let digest = image.digest();
-    // A registry that has a manifest has its layers and its config. What was sent without asking may have been there.
+    // Where a layer was lacking the manifest is, too; what was sent without asking may have been there.
     let was_lacking =
         |(layer, pushed): (&LayerToPush, &PushedLayer)| layer.known.is_some() && pushed.step != PushStep::Reuse;
-    let is_there = !layers.iter().zip(&pushed).any(was_lacking)
-        && target.client.head_manifest(&target.repository, &Selector::Digest(digest)).await? == Some(digest);
-    if is_there {
-        reused_bytes += image.config_descriptor.size + image.manifest_descriptor.size;
-    } else {
-        // As with layers: what no record tells of is sent without asking.
+    let client = &target.client;
+    let (has_manifest, has_config) = if layers.iter().zip(&pushed).any(was_lacking) {
+        // What no record tells of is sent without asking.
         let is_known = blobs::is_recorded(target, &image.config_descriptor.digest, store);
-        if is_known && target.client.has_blob(&target.repository, &image.config_descriptor).await? {
-            reused_bytes += image.config_descriptor.size;
-        } else {
-            blobs::send(target, &config, store, session).await?;
-            sent_bytes += image.config_descriptor.size;
-        }
+        (false, is_known && client.has_blob(&target.repository, &image.config_descriptor).await?)
+    } else {
+        let selector = Selector::Digest(digest);
+        let found = client.head_manifest(&target.repository, &selector);
+        let (found, has_config) =
+            tokio::try_join!(found, client.has_blob(&target.repository, &image.config_descriptor))?;
+        (found == Some(digest), has_config)
+    };
+    if has_config {
+        reused_bytes += image.config_descriptor.size;
+    } else {
+        blobs::send(target, &config, store, session).await?;
+        sent_bytes += image.config_descriptor.size;
+    }
+    if has_manifest {
+        reused_bytes += image.manifest_descriptor.size;
+    } else {
         put_manifest(target, image, &config, layers, &pushed, store, session).await?;
         sent_bytes += image.manifest_descriptor.size;
     }
 
     // While bytes were sent, others may have moved what was looked at before.
     let looked_at = if pushed.iter().all(|layer| layer.step == PushStep::Reuse) { &plan.tags[..] } else { &[] };
-    let tags = tags::put(target, request, image, looked_at, !is_there).await?;
+    let tags = tags::put(target, request, image, looked_at, !has_manifest).await?;
     let image_uri = format!("{}@{digest}", target.shown());
     Ok(PushResult { image_uri, digest, tags, layers: pushed, sent_bytes, reused_bytes })
 }

@@ -27,6 +27,7 @@ pub struct Known {
 pub fn plan(repository: &str, layers: &[Known], digest: Option<Digest>, tags: Vec<PlannedTag>) -> PushPlan {
     let mut plan = PushPlan {
         repository: repository.to_owned(),
+        creates_repository: false,
         digest,
         tags,
         layers: Vec::new(),
@@ -42,7 +43,6 @@ pub fn plan(repository: &str, layers: &[Known], digest: Option<Digest>, tags: Ve
         let is_repeated = layer.digest.is_some_and(|digest| !planned.insert(digest));
         let step = match layer {
             _ if is_repeated => PushStep::Reuse,
-            Known { digest: None, .. } => PushStep::Upload,
             Known { is_present: true, .. } => PushStep::Reuse,
             Known { is_mountable: true, .. } => PushStep::Mount,
             Known { is_relayed: true, .. } => PushStep::Relay,
@@ -58,7 +58,7 @@ pub fn plan(repository: &str, layers: &[Known], digest: Option<Digest>, tags: Ve
             *total = total.saturating_add(layer.size);
         }
         let at_most = layer.digest.is_none();
-        plan.at_most |= at_most;
+        plan.at_most |= at_most && step == PushStep::Upload;
         let (name, digest, size) = (layer.name.clone(), layer.digest, layer.size);
         plan.layers.push(PlannedLayer { name, digest, step, size, at_most });
     }
@@ -90,15 +90,17 @@ mod tests {
             (Known { is_mountable: true, ..here.clone() }, Mount),
             (Known { is_mountable: true, is_relayed: true, ..here.clone() }, Mount),
             (Known { is_present: true, is_mountable: true, is_relayed: true, ..here.clone() }, Reuse),
-            // What is not known cannot be there.
-            (Known { digest: None, is_present: true, is_mountable: true, ..here.clone() }, Upload),
+            // What is not known yet may be there by then.
+            (Known { digest: None, ..here.clone() }, Upload),
+            (Known { digest: None, is_present: true, ..here.clone() }, Reuse),
         ] {
             let plan = plan("host/repository", std::slice::from_ref(&known), None, Vec::new());
             assert_eq!(plan.layers[0].step, step, "{known:?}");
             let bytes = [plan.reused_bytes, plan.mounted_bytes, plan.relayed_bytes, plan.uploaded_bytes];
             let expected = [Reuse, Mount, Relay, Upload].map(|other| if other == step { 8 } else { 0 });
             assert_eq!(bytes, expected, "{known:?}");
-            assert_eq!(plan.at_most, known.digest.is_none(), "{known:?}");
+            assert_eq!(plan.layers[0].at_most, known.digest.is_none(), "{known:?}");
+            assert_eq!(plan.at_most, known.digest.is_none() && step == Upload, "{known:?}");
         }
     }
 

@@ -6,7 +6,7 @@ use super::{Request, Target, window};
 use crate::event::{PlannedTag, TagStep};
 use crate::image::Image;
 use crate::oci::Digest;
-use crate::problem::{Problem, Result};
+use crate::problem::{Problem, Result, together};
 use crate::registry::pull::Selector;
 
 /// The tag that names an image of `bin` by its digest.
@@ -73,7 +73,7 @@ pub(super) fn refuse(target: &Target, planned: &[PlannedTag], digest: &Digest) -
 /// are, unless the image is new to the repository: no tag points to it then.
 ///
 /// # Errors
-/// The first that cannot be; others may be where they should by then.
+/// When one cannot be: it says which are, and which are not.
 pub(super) async fn put(
     target: &Target,
     request: &Request<'_>,
@@ -95,13 +95,21 @@ pub(super) async fn put(
             return Ok(());
         }
         let media_type = &image.manifest_descriptor.media_type;
-        client.put_manifest(&target.repository, &selector, media_type, bytes).await.map_err(|error| {
-            let what = format!("the image is in `{}` as {digest}, but not under the tag `{tag}`", target.shown());
-            Problem::from(error).context(what)
-        })
+        client.put_manifest(&target.repository, &selector, media_type, bytes).await
     });
-    window::run(puts, target.client.throttled()).await?;
-    Ok(tags)
+    // Each of them, whatever becomes of the others: who reads of one that failed wants to know of all.
+    let jobs = puts.enumerate().map(|(index, put)| async move { Ok((index, put.await)) });
+    let mut outcomes = window::run(jobs, target.client.throttled()).await?;
+    outcomes.sort_by_key(|(index, _)| *index);
+    let (mut there, mut lacking, mut all) = (Vec::new(), Vec::new(), Vec::new());
+    for (tag, (_, outcome)) in tags.into_iter().zip(outcomes) {
+        if outcome.is_ok() { &mut there } else { &mut lacking }.push(format!("`{tag}`"));
+        all.push(outcome.map(|()| tag).map_err(Problem::from));
+    }
+    let under = if there.is_empty() { String::new() } else { format!(", under {}", there.join(" and ")) };
+    let (shown, lacking) = (target.shown(), lacking.join(" nor "));
+    let what = || format!("the image is in `{shown}` as {digest}{under}, but not under {lacking}");
+    together(all, "tags").map_err(|problem| problem.context(what()))
 }
 
 #[cfg(test)]

@@ -127,7 +127,7 @@ impl Client {
                 Ok(response) => return confirm(response.headers(), &digest, &redacted(&call.url)),
                 Err(error) => error,
             };
-            if error.has_code("TAG_INVALID") {
+            if matches!(selector, Selector::Tag(_)) && may_be_immutable(&error) {
                 return self.settle_tag(repository, selector, &digest, error).await;
             }
             let was_cut = error.kind == ErrorKind::Cut;
@@ -160,9 +160,9 @@ impl Client {
         error: Error,
     ) -> Result<(), Error> {
         let origin = &self.transport.origin;
-        match self.head_manifest(repository, selector).await? {
-            Some(found) if found == *digest => Ok(()),
-            Some(found) => Err(Error::new(
+        match self.head_manifest(repository, selector).await {
+            Ok(Some(found)) if found == *digest => Ok(()),
+            Ok(Some(found)) if says_immutable(&error) => Err(Error::new(
                 error.kind,
                 Problem::failed(format!(
                     "tag `{selector}` of `{origin}/{repository}` cannot be moved to {digest}: it points to {found}"
@@ -170,7 +170,7 @@ impl Client {
                 .because(error.problem)
                 .help("tags of this repository are immutable: choose another tag"),
             )),
-            None => Err(error),
+            _ => Err(error),
         }
     }
 
@@ -205,6 +205,18 @@ impl Client {
 #[must_use]
 pub fn is_blob_missing(error: &Error) -> bool {
     BLOB_MISSING.iter().any(|code| error.has_code(code))
+}
+
+/// Whether a tag may have been refused because it cannot be moved, for which each registry has a status of its own.
+fn may_be_immutable(error: &Error) -> bool {
+    matches!(error.status(), Some(400 | 403 | 405 | 409 | 412 | 422)) && !is_blob_missing(error)
+}
+
+/// Whether that is why: ECR's code, Harbor's status, a word of others'.
+fn says_immutable(error: &Error) -> bool {
+    error.has_code("TAG_INVALID")
+        || matches!(error.status(), Some(409 | 412))
+        || error.problem.in_one_line().to_lowercase().contains("immutable")
 }
 
 /// Whether the registry took for `digest` what it was given, if it says.

@@ -45,7 +45,8 @@ pub(super) fn planned(bin: &str, plan: &PushPlan) -> String {
         let name = super::text::one_line(&layer.name);
         [name, String::new(), bytes(layer.size, layer.at_most), layer.step.to_string(), digest]
     }));
-    let mut text = format!("image {} -> {}\n", super::text::one_line(bin), plan.repository);
+    let created = if plan.creates_repository { ", to be created" } else { "" };
+    let mut text = format!("image {} -> {}{created}\n", super::text::one_line(bin), plan.repository);
     text.push_str(&render(&rows, None, 2));
     for (step, count, at_most) in [
         (PushStep::Reuse, plan.reused_bytes, false),

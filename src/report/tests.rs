@@ -312,6 +312,7 @@ fn a_push_of_several_layers_has_a_bar_above_theirs() {
     };
     let plan = PushPlan {
         repository: "h/r".into(),
+        creates_repository: false,
         digest: None,
         tags: Vec::new(),
         layers: vec![

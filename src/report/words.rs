@@ -83,6 +83,7 @@ mod tests {
             };
             let plan = PushPlan {
                 repository: "h/r".into(),
+                creates_repository: false,
                 digest: None,
                 tags: Vec::new(),
                 layers: steps.iter().map(layer).collect(),

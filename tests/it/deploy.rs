@@ -18,7 +18,7 @@ use cargo_lambda_image::event::function::FunctionStep;
 use cargo_lambda_image::event::{Event, FunctionResult, Reporter, Session};
 use cargo_lambda_image::oci::Digest;
 use cargo_lambda_image::platform::Architecture;
-use cargo_lambda_image::problem::{Problem, Result};
+use cargo_lambda_image::problem::{Problem, Result, together};
 use serde_json::{Value, json};
 
 use crate::support::child;
@@ -132,7 +132,7 @@ async fn wire(aws: &FakeLambda) -> Lambda {
 
 async fn deploy_with(aws: &FakeLambda, asked: Asked, patience: &Patience, told: &Told) -> Result<FunctionResult> {
     let outcomes = deploy::deploy(&[(wire(aws).await, to_new(asked))], patience, &told.session()).await;
-    deploy::together(outcomes).map(|mut results| results.remove(0))
+    together(outcomes, "functions").map(|mut results| results.remove(0))
 }
 
 async fn deploy(aws: &FakeLambda, asked: Asked) -> Result<FunctionResult> {

@@ -151,6 +151,25 @@ fn the_plan_counts_once_what_several_images_bring() {
 }
 
 #[test]
+fn what_is_not_made_yet_counts_once_too() {
+    let table = "[[bin]]\nname = \"one\"\npath = \"src/main.rs\"\n[[bin]]\nname = \"two\"\npath = \"src/main.rs\"\n\
+                 [package.metadata.lambda-image]\nbase = \"oci:base:al2023\"\nassets = [{ path = \"data.bin\" }]\n";
+    let project = Project::new(&[("Cargo.toml", &package("shop", table)), ("src/main.rs", "fn main() {}")]);
+    project.write("data.bin", noise(200_000));
+    LambdaBase::new(Family::Docker).write_layout(&project.path("base"));
+    let registry = FaultRegistry::builder().repository("shop").repository("one").repository("two").ways(ecr()).start();
+    for (repository, step) in [("shop", "reuse"), ("{bin}", "mount")] {
+        let repository = format!("{}/{repository}", registry.address);
+        let push = project.push().args(["--dev", "--repository", &repository, "--message-format", "json", "--dry-run"]);
+        let planned = succeeded(push.run()).messages("push-planned");
+        let data = |plan: &Value| (plan["layers"][4]["step"].clone(), plan["layers"][4]["at_most"].clone());
+        assert_eq!(data(&planned[0]), ("upload".into(), true.into()));
+        assert_eq!(data(&planned[1]), (step.into(), true.into()));
+        assert_eq!(planned[1]["uploaded_bytes"], planned[1]["layers"][5]["size"], "its program alone");
+    }
+}
+
+#[test]
 fn what_the_push_would_lack_stops_the_dry_run_too() {
     let registry = FaultRegistry::builder().repository("app").ways(ecr()).start();
     let repository = format!("{}/app", registry.address);

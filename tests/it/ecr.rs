@@ -238,14 +238,31 @@ fn what_aws_refuses_is_told_with_what_to_do() {
     assert_eq!(outcome.code, 1, "{}", outcome.stderr);
     assert!(outcome.stderr.contains("repository `shop/site` does not exist"), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("--create-repository"), "{}", outcome.stderr);
+}
 
-    // A dry run creates nothing, and plans for a repository that is empty.
-    let push = keys(push()).args(["--region", REGION, "--endpoint-url", &moto.url, "--create-repository", "--dry-run"]);
-    let outcome = push.run();
-    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
-    assert!(outcome.stdout.starts_with(&format!("image site -> {HOST}/shop/site\n")), "{}", outcome.stdout);
-    let described = moto.ecr(REGION, "DescribeRepositories", &json!({}));
-    assert_eq!(described["repositories"], json!([]));
+#[test]
+fn a_dry_run_tells_of_a_repository_that_would_be_created_and_creates_none() {
+    let cloud = Cloud::start(&["shop/site"]);
+    let site = Site::new();
+    site.write("big.bin", &noise(100_000));
+    let push = |repository: &str| {
+        let push = cloud.at_home(site.push(repository, &["notes.txt", "big.bin"]).args(["--region", REGION]));
+        push.arg("--create-repository")
+    };
+    assert_eq!(push("shop/site").run().code, 0);
+    // The registry of a new name has no such repository; it lends what another has.
+    let plan = push("shop/new").args(["--dry-run", "--message-format", "json"]).run();
+    let plan = &plan.messages("push-planned")[0];
+    assert_eq!((&plan["creates_repository"], &plan["uploaded_bytes"]), (&json!(true), &json!(0)));
+    assert_eq!((&plan["layers"][0]["step"], &plan["layers"][1]["step"]), (&json!("mount"), &json!("mount")));
+    let dry = push("shop/new").arg("--dry-run").run();
+    assert!(dry.stdout.starts_with(&format!("image site -> {HOST}/shop/new, to be created\n")), "{}", dry.stdout);
+    let described = cloud.moto.ecr(REGION, "DescribeRepositories", &json!({}));
+    assert_eq!(described["repositories"].as_array().map(Vec::len), Some(1), "{described}");
+
+    // Who would not get there is told so.
+    let nowhere = push("shop/new").arg("--dry-run").env("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt").run();
+    assert_eq!(nowhere.code, 1, "{}", nowhere.stderr);
 }
 
 #[test]

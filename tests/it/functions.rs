@@ -11,6 +11,7 @@ use cargo_lambda_image::deploy::{self, Asked, Create, Deployment, Image, Patienc
 use cargo_lambda_image::event::Session;
 use cargo_lambda_image::oci::Digest;
 use cargo_lambda_image::platform::Architecture;
+use cargo_lambda_image::problem::together;
 use serde_json::{Value, json};
 
 use crate::support::child;
@@ -350,7 +351,7 @@ fn a_function_is_made_updated_and_pointed_to_on_motos_wire() {
                 let all = [(lambda.clone(), Deployment { asked: asked.clone(), image })];
                 for _ in 0..2 {
                     let outcomes = deploy::deploy(&all, &Patience::default(), &Session::silent()).await;
-                    let done = deploy::together(outcomes).expect("a deployment").remove(0);
+                    let done = together(outcomes, "functions").expect("a deployment").remove(0);
                     assert_eq!(done.version.as_deref(), Some(version));
                     let alias = lambda.alias("f", "live").await.expect("an answer").expect("an alias");
                     assert!(alias.points_to(version), "{alias:?}");

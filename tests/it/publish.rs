@@ -71,7 +71,14 @@ fn layers(image: &TestImage, store: &Arc<Store>) -> Vec<LayerToPush> {
         store.write_blob(bytes).expect("a blob");
         let known = describe(media_type::OCI_LAYER_GZIP, bytes);
         let supply = Supply::Here(supply::stored(store, &known));
-        LayerToPush { name: format!("layer {index}"), at_most: known.size, known: Some(known), supply, lenders: vec![] }
+        LayerToPush {
+            name: format!("layer {index}"),
+            at_most: known.size,
+            known: Some(known),
+            supply,
+            lenders: vec![],
+            brought_to: vec![],
+        }
     };
     image.layers.iter().enumerate().map(layer).collect()
 }
@@ -150,8 +157,8 @@ async fn what_is_there_is_not_sent_again() {
     assert_eq!(steps(&result), [PushStep::Reuse; 3]);
     assert_eq!((result.sent_bytes, result.reused_bytes), (0, image(&of).size_bytes()));
     let rest = registry.log().split_off(before);
-    // One question each: three layers, the manifest, which has its config, three tags.
-    assert_eq!(rest.len(), 7, "{rest:?}");
+    // One question each: three layers, the config, the manifest, three tags.
+    assert_eq!(rest.len(), 8, "{rest:?}");
     assert!(rest.iter().all(|line| line.starts_with("HEAD ")), "{rest:?}");
 }
 
@@ -204,6 +211,58 @@ async fn a_tag_that_is_moved_while_layers_are_sent_points_to_the_image_in_the_en
 }
 
 #[tokio::test]
+async fn every_tag_is_tried_and_the_message_says_what_became_of_each() {
+    let (_directory, store) = store();
+    let of = many(1);
+    let registry = open()
+        .fault(Method::PUT, "/manifests/v1", 0..9, Fault::Status(403, &[], r#"{"errors":[{"code":"DENIED"}]}"#))
+        .fault(Method::PUT, "/manifests/v3", 0..9, Fault::Status(418, &[], ""))
+        .start();
+    let target = target(&registry.origin, "a");
+    let (shown, digest, own) = (target.shown(), of.digest(), digest_tag("app", &of.digest()));
+    let problem = push(&target, &["v1", "v2"], &of, &store).await.expect_err("one is refused");
+    let expected = format!("the image is in `{shown}` as {digest}, under `v2` and `{own}`, but not under `v1`");
+    assert_eq!(problem.message(), expected);
+    let problem = push(&target, &["v1", "v3", "v4"], &of, &store).await.expect_err("two are refused");
+    let expected =
+        format!("the image is in `{shown}` as {digest}, under `v4` and `{own}`, but not under `v1` nor `v3`");
+    assert_eq!((problem.message(), problem.causes()[0].as_str()), (&*expected, "2 of 4 tags failed"));
+    let told = &problem.causes()[1];
+    assert!(told.contains("/v2/a/manifests/v1") && told.contains("/v2/a/manifests/v3"), "{told}");
+    for tag in ["v2", "v4", &own] {
+        assert_eq!(registry.manifest("a", tag).as_deref(), Some(&of.manifest[..]), "{tag}");
+    }
+}
+
+#[tokio::test]
+async fn a_config_that_got_lost_is_sent_again() {
+    let (_directory, store) = store();
+    let of = many(2);
+    let registry = open().start();
+    let target = target(&registry.origin, "a");
+    push(&target, &["v1"], &of, &store).await.expect("pushed");
+    registry.forget("a", &of.config);
+    let result = push(&target, &["v1"], &of, &store).await.expect("mended");
+    assert!(registry.blob("a", &of.config).is_some());
+    assert_eq!(result.sent_bytes, of.config.len() as u64);
+    assert_eq!(steps(&result), [PushStep::Reuse; 2]);
+}
+
+#[tokio::test]
+async fn a_session_that_a_mount_opened_in_vain_is_ended() {
+    let (_directory, store) = store();
+    let of = many(1);
+    let registry = open().repository("b").ways(Ways { mounts: Mounts::Never, ..ecr() }).start();
+    push(&target(&registry.origin, "a"), &[], &of, &store).await.expect("pushed");
+    let mut absent = layers(&of, &store);
+    absent[0].supply = Supply::Absent { expected: None };
+    let b = target(&registry.origin, "b");
+    let problem = push_layers(&b, &[], &of, &absent, &store).await.expect_err("nobody has it");
+    assert!(problem.causes()[0].contains("has no layer `layer 0`"), "{:?}", problem.causes());
+    assert_eq!(registry.count(Method::DELETE, "/uploads/"), 1);
+}
+
+#[tokio::test]
 async fn an_immutable_tag_is_left_where_it_is() {
     let (_directory, store) = store();
     let ways = Ways { immutable: true, ..ecr() };
@@ -216,7 +275,9 @@ async fn an_immutable_tag_is_left_where_it_is() {
 
     let problem = push(&target, &["v1", "v2"], &new, &store).await.expect_err("another");
     let host = registry.address;
-    let expected = format!("the image is in `{host}/a` as {}, but not under the tag `v1`", new.digest());
+    let own = digest_tag("app", &new.digest());
+    let expected =
+        format!("the image is in `{host}/a` as {}, under `v2` and `{own}`, but not under `v1`", new.digest());
     assert_eq!(problem.message(), expected);
     assert_eq!(problem.next_step(), Some("tags of this repository are immutable: choose another tag"));
     assert_eq!(registry.count(Method::PUT, "/manifests/v1"), 1);
@@ -249,7 +310,7 @@ async fn another_repository_lends_what_was_pushed_there() {
         let before = registry.received();
         let (b, layers_of_it) = (target(&registry.origin, "b"), layers(&of, &store));
         let push_to_b = Push { target: &b, request: &request(&[]), layers: &layers_of_it, digest: None };
-        let plan = survey(&push_to_b, &[], &store).await.expect("a plan");
+        let plan = survey(&push_to_b, &store).await.expect("a plan");
         assert!(plan.layers.iter().all(|layer| layer.step == PushStep::Mount), "{plan:?}");
         let result = push(&target(&registry.origin, "b"), &[], &of, &store).await.expect("pushed");
         assert_eq!(steps(&result), [step; 3]);
@@ -371,11 +432,17 @@ async fn a_layer_of_unknown_digest_is_streamed_kept_nowhere_and_known_afterwards
 
     let (source, cell) = supply::recipe(spec.clone(), &pipeline, &store, &session);
     let at_most = gzip::bound(tarball::size(&spec.entries));
-    let layer =
-        LayerToPush { name: "data".into(), known: None, at_most, supply: Supply::Here(source), lenders: vec![] };
+    let layer = LayerToPush {
+        name: "data".into(),
+        known: None,
+        at_most,
+        supply: Supply::Here(source),
+        lenders: vec![],
+        brought_to: vec![],
+    };
     let target = target(&registry.origin, "a");
     let (layers, nameless) = (std::slice::from_ref(&layer), request(&[]));
-    let plan = survey(&Push { target: &target, request: &nameless, layers, digest: None }, &[], &store).await;
+    let plan = survey(&Push { target: &target, request: &nameless, layers, digest: None }, &store).await;
     let plan = plan.expect("a plan");
     assert_eq!((plan.layers[0].step, plan.uploaded_bytes, plan.at_most), (PushStep::Upload, at_most, true));
     assert_eq!(registry.requests().len(), 0, "what is not known is not asked for");
@@ -452,6 +519,7 @@ async fn a_base_is_relayed_without_touching_the_disk_and_mounted_within_its_regi
                 at_most: layer.descriptor.size,
                 supply: Supply::Base(base.layer_source(index).expect("gzip")),
                 lenders: lenders.clone(),
+                brought_to: vec![],
             })
             .collect();
         let result = push_layers(&target, &[], &of, &layers, &store).await.expect("pushed");
@@ -531,6 +599,7 @@ async fn a_real_registry_takes_it_all() {
         at_most: 10_000_000,
         supply: Supply::Here(source),
         lenders: vec![],
+        brought_to: vec![],
     };
     let mut all = layers(&of, &store);
     all.push(unknown);
@@ -550,6 +619,7 @@ async fn a_real_registry_takes_it_all() {
         at_most: 2,
         supply: Supply::Here(tiny),
         lenders: vec![],
+        brought_to: vec![],
     };
     push_layers(&other, &[], &of, &[layer], &store).await.expect("pushed");
     assert!(other.client.has_blob("team/other", &known).await.expect("an answer"));

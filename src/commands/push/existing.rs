@@ -58,17 +58,17 @@ pub(super) async fn push(
         let options = Options { today: judge::today(), ..request.options.clone() };
         judge::refuse(&facts, &options, (&request.package, &request.bin), session)?;
     }
+    let (package, bin) = (request.package.as_str(), request.bin.as_str());
+    let pushing =
+        Pushing { package, bin, destination, reached: &reached, dry_run, earlier: &[], store: &store, session };
     let to_push: Vec<_> = layers
         .iter()
         .enumerate()
         .map(|(index, layer)| {
             let supply = base_supply(&base, index, layer, request.offline, &store);
-            to_push(layer, supply, lenders(&base, &reached.target))
+            to_push(layer, supply, lenders(&base, &reached.target), &pushing)
         })
         .collect();
-    let (package, bin) = (request.package.as_str(), request.bin.as_str());
-    let pushing =
-        Pushing { package, bin, destination, reached: &reached, dry_run, earlier: &[], store: &store, session };
     let (digest, architecture) = (image.digest(), image.architecture);
     session.emit(&Event::PhaseStarted { phase: Phase::Push(bin) });
     match send(&to_push, Some(digest), || Ok(image), &pushing).await? {

@@ -16,7 +16,7 @@ use crate::event::{Event, FunctionResult, ImageResult, Session};
 use crate::image::result as result_file;
 use crate::oci::Digest;
 use crate::platform::Architecture;
-use crate::problem::{Problem, Result};
+use crate::problem::{Problem, Result, together};
 use crate::store::Store;
 
 /// Where the functions of each destination are.
@@ -104,7 +104,7 @@ impl<'a> Functions<'a> {
             (Some(function), Some(architecture)) => check::suits(&asked.function, function, Some(*architecture)),
             _ => Ok(()),
         });
-        deploy::together(outcomes.collect()).map(|_| ())
+        together(outcomes.collect(), "functions").map(|_| ())
     }
 
     /// Tells what would be done; `digests` of the images are given where they are known before these are made.
@@ -155,15 +155,20 @@ impl<'a> Functions<'a> {
                 session.emit(&Event::ImageDeployed { image: &image.result });
             }
         }
-        let failed = deploy::together(outcomes).err().map(|problem| kept(problem, &pushed));
+        let failed = together(outcomes, "functions").err().map(|problem| kept(problem, &pushed));
         let unwritten = pushed.into_iter().filter_map(|image| image.written.err());
-        let mut problems = failed.into_iter().chain(unwritten);
-        let Some(first) = problems.next() else { return Ok(()) };
-        for other in problems {
-            session.warn(&other.in_one_line(), other.next_step());
-        }
-        Err(first)
+        first_of(failed.into_iter().chain(unwritten), session)
     }
+}
+
+/// Fails with the first problem, and warns of the others.
+pub(super) fn first_of(problems: impl IntoIterator<Item = Problem>, session: &Session) -> Result<()> {
+    let mut problems = problems.into_iter();
+    let Some(first) = problems.next() else { return Ok(()) };
+    for other in problems {
+        session.warn(&other.in_one_line(), other.next_step());
+    }
+    Err(first)
 }
 
 fn deployment(place: &Place, asked: &Asked, pushed: &Pushed) -> Deployment {

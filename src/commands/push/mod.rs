@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use self::functions::{Functions, Pushed};
+use self::functions::{Functions, Pushed, first_of};
 use self::target::Reached;
 use super::draft::{self, BaseBytes, Draft, Drafting};
 use super::lock::Locking;
@@ -66,9 +66,36 @@ struct Pushing<'a> {
     reached: &'a Reached,
     dry_run: bool,
     /// In a dry run, what the images before this one would have brought.
-    earlier: &'a [PushPlan],
+    earlier: &'a [Earlier<'a>],
     store: &'a Arc<Store>,
     session: &'a Session,
+}
+
+impl Pushing<'_> {
+    /// The repositories (`HOST/REPOSITORY`) that images before this one bring a layer to.
+    fn brought_to(&self, digest: Option<Digest>, made: Option<(&LayerSpec, u32)>) -> Vec<String> {
+        let bringing = self.earlier.iter().filter(|earlier| earlier.brings(digest, made));
+        bringing.map(|earlier| earlier.plan.repository.clone()).collect()
+    }
+}
+
+/// An image that a dry run planned.
+struct Earlier<'a> {
+    plan: PushPlan,
+    draft: &'a Draft,
+}
+
+impl Earlier<'_> {
+    /// Whether it brings a layer of this digest, or one that is to be made alike while its digest is not known.
+    fn brings(&self, digest: Option<Digest>, made: Option<(&LayerSpec, u32)>) -> bool {
+        match (digest, made) {
+            (Some(_), _) => self.plan.layers.iter().any(|layer| layer.digest == digest),
+            (None, Some((spec, level))) => {
+                self.draft.request.compression_level == level && self.draft.specs.contains(spec)
+            }
+            (None, None) => false,
+        }
+    }
 }
 
 async fn built(
@@ -113,12 +140,10 @@ async fn built(
             Ok(pushed) => pushed,
             Err(problem) if dry_run => return Err(problem),
             Err(problem) => {
-                for other in pushed_images.into_iter().filter_map(|image: Pushed| image.written.err()) {
-                    session.warn(&other.in_one_line(), other.next_step());
-                }
                 // What was found out of the images before this one is true of what was pushed.
-                save(Findings { complete: false, ..found }, &locking, &store, session).await?;
-                return Err(problem);
+                let saved = save(Findings { complete: false, ..found }, &locking, &store, session).await;
+                let unwritten = pushed_images.into_iter().filter_map(|image: Pushed| image.written.err());
+                return first_of([problem].into_iter().chain(saved.err()).chain(unwritten), session);
             }
         };
         found.bases.extend(of_image.bases);
@@ -127,22 +152,24 @@ async fn built(
             Outcome::Pushed(image) => pushed_images.push(*image),
             Outcome::Planned(planned) => {
                 let Planned { plan, refused: problem } = *planned;
-                plans.push(plan);
+                plans.push(Earlier { plan, draft });
                 refused = refused.or(problem.map(in_image));
             }
         }
     }
     if dry_run {
-        functions.plan(&plans.iter().map(|plan| plan.digest).collect::<Vec<_>>(), session).await?;
+        functions.plan(&plans.iter().map(|planned| planned.plan.digest).collect::<Vec<_>>(), session).await?;
         return refused.map_or(Ok(()), Err);
     }
-    save(found, &locking, &store, session).await?;
-    functions.deploy(pushed_images, wait, &store, session).await
+    let saved = save(found, &locking, &store, session).await;
+    let deployed = functions.deploy(pushed_images, wait, &store, session).await;
+    first_of(deployed.err().into_iter().chain(saved.err()), session)
 }
 
 async fn save(found: Findings, locking: &Arc<Locking>, store: &Arc<Store>, session: &Session) -> Result<()> {
     let (locking, store, session) = (Arc::clone(locking), Arc::clone(store), session.clone());
-    blocking(move || locking.save(&found, &store, &session).map(drop)).await
+    let saved = blocking(move || locking.save(&found, &store, &session).map(drop)).await;
+    saved.map_err(|problem| problem.context("what is pushed is not in the lock"))
 }
 
 /// What became of an image.
@@ -188,7 +215,8 @@ async fn reach(
     let mut known: HashMap<String, Reached> = HashMap::new();
     let mut all = Vec::new();
     for destination in destinations {
-        let key = format!("{} {:?} {}", destination.repository, destination.aws, destination.insecure);
+        let Destination { repository, aws, insecure, create_repository, .. } = destination;
+        let key = format!("{repository} {aws:?} {insecure} {create_repository}");
         let reached = match known.get(&key) {
             Some(reached) => reached.clone(),
             None => target::reach(destination, dry_run, logins, session).await?,
@@ -211,7 +239,7 @@ async fn push(
     let (mut layers, mut made) = (Vec::new(), Vec::new());
     for (index, layer) in draft.base_layers.iter().enumerate() {
         let supply = base_supply(&draft.base, index, layer, build.offline, store);
-        layers.push(to_push(layer, supply, lenders(&draft.base, &pushing.reached.target)));
+        layers.push(to_push(layer, supply, lenders(&draft.base, &pushing.reached.target), pushing));
         made.push(Made::Known(layer.clone()));
     }
     let recalled = match recalled {
@@ -223,7 +251,8 @@ async fn push(
         let Some(layer) = known else {
             let at_most = gzip::bound(spec.tar_size());
             let (name, supply) = (spec.name.clone(), Supply::Made(source));
-            layers.push(LayerToPush { name, known: None, at_most, supply, lenders: Vec::new() });
+            let brought_to = pushing.brought_to(None, Some((spec, draft.request.compression_level)));
+            layers.push(LayerToPush { name, known: None, at_most, supply, lenders: Vec::new(), brought_to });
             made.push(Made::OnTheWay(spec.name.clone(), cell));
             continue;
         };
@@ -234,7 +263,7 @@ async fn push(
         } else {
             Supply::Made(source)
         };
-        layers.push(to_push(&layer, supply, Vec::new()));
+        layers.push(to_push(&layer, supply, Vec::new(), pushing));
         made.push(Made::Again(layer, cell));
     }
     let all = || made.iter().map(Made::layer).collect::<Result<Vec<_>>>();
@@ -321,9 +350,10 @@ fn lenders(base: &Base, target: &Target) -> Vec<String> {
     same.map(|(_, repository)| repository.to_owned()).into_iter().collect()
 }
 
-fn to_push(layer: &Layer, supply: Supply, lenders: Vec<String>) -> LayerToPush {
+fn to_push(layer: &Layer, supply: Supply, lenders: Vec<String>, pushing: &Pushing<'_>) -> LayerToPush {
     let known = Descriptor { media_type: media_type::OCI_LAYER_GZIP.to_owned(), ..layer.descriptor.clone() };
-    LayerToPush { name: layer.name.clone(), at_most: known.size, known: Some(known), supply, lenders }
+    let brought_to = pushing.brought_to(Some(known.digest), None);
+    LayerToPush { name: layer.name.clone(), at_most: known.size, known: Some(known), supply, lenders, brought_to }
 }
 
 /// What was done with an image, or would be.
@@ -345,16 +375,13 @@ async fn send(
     compose: impl FnOnce() -> Result<Image>,
     pushing: &Pushing<'_>,
 ) -> Result<Sent> {
-    let Pushing { package, bin, destination, reached, dry_run, earlier, store, session } = *pushing;
+    let Pushing { package, bin, destination, reached, dry_run, store, session, .. } = *pushing;
     let Destination { tags, digest_tag, .. } = destination;
     let immutable = reached.immutable(tags);
     let request = publish::Request { package, bin, tags, immutable: &immutable, digest_tag: *digest_tag };
     let push = publish::Push { target: &reached.target, request: &request, layers, digest };
     if dry_run {
-        let plan = match reached.is_imagined {
-            true => publish::survey_nothing(&push, earlier),
-            false => publish::survey(&push, earlier, store).await?,
-        };
+        let plan = PushPlan { creates_repository: reached.is_imagined, ..publish::survey(&push, store).await? };
         session.emit(&Event::PushPlanned { package, bin, plan: &plan, dry_run });
         let refused = publish::refuse(&push, &plan).err();
         return Ok(Sent::Planned(Box::new(Planned { plan, refused })));

@@ -6,7 +6,7 @@ use aws_sdk_lambda::types::LastUpdateStatusReasonCode;
 use cargo_lambda_image::aws::lambda::reasons;
 use cargo_lambda_image::deploy::{Patience, Release};
 use cargo_lambda_image::event::Session;
-use cargo_lambda_image::problem::Exit;
+use cargo_lambda_image::problem::{Exit, together};
 use serde_json::json;
 
 use super::{
@@ -77,7 +77,7 @@ fn waiting_ends_at_its_limit_and_at_a_signal() {
             session.stop(Exit::Terminated);
         };
         let (outcomes, ()) = tokio::join!(run, stop);
-        assert_eq!(deploy::together(outcomes).expect_err("stopped").exit(), Exit::Terminated);
+        assert_eq!(together(outcomes, "functions").expect_err("stopped").exit(), Exit::Terminated);
     });
 }
 
@@ -153,7 +153,7 @@ fn one_function_that_fails_does_not_hide_the_others() {
             "function `e` does not exist in eu-west-1 (Failed)",
         ];
         assert_eq!(told.collect::<Vec<_>>(), expected);
-        let problem = deploy::together(outcomes).expect_err("three failed");
+        let problem = together(outcomes, "functions").expect_err("three failed");
         assert_eq!(problem.message(), "3 of 5 functions failed");
         assert!(problem.causes()[0].contains("help: create it with `--create-function --role ARN`"));
     });

@@ -3,6 +3,7 @@
 use axum::http::Method;
 use cargo_lambda_image::oci::Digest;
 use cargo_lambda_image::registry::error::ErrorKind;
+use cargo_lambda_image::registry::pull::Selector;
 use cargo_lambda_image::registry::push::is_blob_missing;
 
 use super::{ALWAYS, client, ecr, methods, push, put_manifest};
@@ -51,6 +52,34 @@ async fn a_manifest_taken_under_another_digest_is_an_error() {
         "{}",
         error.problem
     );
+}
+
+#[tokio::test]
+async fn a_tag_that_cannot_be_moved_is_known_by_what_it_points_to_whatever_the_registry_says() {
+    let image = TestImage::new(Family::Oci, "amd64");
+    let other = TestImage::of(Family::Oci, "arm64", &image.tars, crate::support::images::gzip);
+    const IMMUTABLE: &str = "tags of this repository are immutable: choose another tag";
+    for (status, body, help) in [
+        (412, r#"{"errors":[{"code":"PRECONDITION","message":"configured as immutable"}]}"#, Some(IMMUTABLE)),
+        (409, "", Some(IMMUTABLE)),
+        (403, r#"{"errors":[{"code":"DENIED","message":"tag is Immutable"}]}"#, Some(IMMUTABLE)),
+        (403, r#"{"errors":[{"code":"DENIED","message":"no"}]}"#, None),
+    ] {
+        let registry = FaultRegistry::builder()
+            .image("a", "1", &image)
+            .ways(ecr())
+            .fault(Method::PUT, "/manifests/1", ALWAYS, Fault::Status(status, &[], body))
+            .start();
+        put_manifest(&client(&registry), "1", &image).await.expect("the same");
+        push(&client(&registry), &other.config).await.expect("pushed");
+        let error = put_manifest(&client(&registry), "1", &other).await.expect_err("another");
+        assert_eq!(error.problem.next_step() == Some(IMMUTABLE), help.is_some(), "{status} {body}: {}", error.problem);
+        assert_eq!(error.status(), Some(status));
+        // A digest points to itself only.
+        let by_digest = Selector::Digest(other.digest());
+        let bytes = bytes::Bytes::copy_from_slice(&other.manifest);
+        client(&registry).put_manifest("a", &by_digest, other.manifest_type(), &bytes).await.expect("taken");
+    }
 }
 
 #[tokio::test]
