@@ -183,6 +183,12 @@ pub async fn resolve(request: &BaseRequest, login: Login<'_>, store: &Arc<Store>
 }
 
 impl Base {
+    /// Whether any of its layers is not compressed, so that it is packed into the store before it goes anywhere.
+    #[must_use]
+    pub fn is_packed_here(&self) -> bool {
+        self.layers.iter().any(|layer| layer.compression == Compression::None)
+    }
+
     /// Blobs of a repository that make no image: gzip layers with their diff-ids, to be pulled as a base's are.
     #[must_use]
     pub fn of_blobs(

@@ -3,7 +3,7 @@
 //! Everything that can be refused cheaply is refused before anything slow begins, and an image gets its name only when
 //! all of it is there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::draft::{self, BaseBytes, Draft, Drafting};
 use super::lock::{Locking, fetch};
 use super::login::Logins;
-use super::{blocking, open_store};
+use super::{blocking, open_store, prune};
 use crate::aws;
 use crate::base::reference::BaseReference;
 use crate::config::{BuildRequest, ImageRequest, Output};
@@ -64,11 +64,7 @@ pub async fn run(request: BuildRequest, session: &Session) -> Result<()> {
     }
     let (saving, telling) = (Arc::clone(&store), session.clone());
     blocking(move || locking.save(&found, &saving, &telling)).await?;
-    let pruning = Arc::clone(&store);
-    // Blobs that stay cost space, not correctness; a damaged index must not turn a finished build into a failed one.
-    if let Err(problem) = blocking(move || pruning.prune(|| layout::reachable(&pruning))).await {
-        session.emit(&Event::Detail { message: &format!("old blobs were not removed: {problem}") });
-    }
+    prune(&store, HashSet::new(), session).await;
     session.emit(&Event::Finished { elapsed: started.elapsed() });
     Ok(())
 }

@@ -15,10 +15,13 @@ pub mod push;
 pub mod update;
 pub mod verify;
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::event::Session;
+use crate::event::{Event, Session};
+use crate::image::layout;
+use crate::oci::Digest;
 use crate::problem::{Problem, Result};
 use crate::store::Store;
 
@@ -27,6 +30,16 @@ async fn open_store(root: &Path, dry_run: bool, session: &Session) -> Result<Arc
     let (root, session) = (root.to_owned(), session.clone());
     let opened = blocking(move || if dry_run { Store::look(&root, &session) } else { Store::open(&root, &session) });
     Ok(Arc::new(opened.await?))
+}
+
+/// Removes blobs that neither an image of the layout nor `also` names.
+async fn prune(store: &Arc<Store>, also: HashSet<Digest>, session: &Session) {
+    let pruning = Arc::clone(store);
+    let keep = move |store: &Store| Ok(layout::reachable(store)?.into_iter().chain(also).collect());
+    // Blobs that stay cost space, not correctness; a damaged index must not turn what is done into a failure.
+    if let Err(problem) = blocking(move || pruning.prune(|| keep(&pruning))).await {
+        session.emit(&Event::Detail { message: &format!("old blobs were not removed: {problem}") });
+    }
 }
 
 /// Runs an engine's blocking work on a thread of its own; the one crossing from async code to the engines.

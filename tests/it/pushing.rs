@@ -233,6 +233,31 @@ fn what_docker_saved_gets_a_manifest_of_its_own() {
     let ours = site.store().join("layout/blobs/sha256").join(digest.hex());
     let ours: Value = serde_json::from_slice(&fs::read(ours).expect("a manifest")).expect("JSON");
     assert_eq!(manifest["layers"][0]["digest"], ours["layers"][0]["digest"], "packed as we pack");
+    let kept = |place: &str| {
+        files_below(&site.path(place).join("target/lambda-image/layout/blobs")).into_values().collect::<Vec<_>>()
+    };
+    assert_eq!(kept("home"), [], "what was packed for a push is of no use after it");
+
+    // A base is packed once for all pushes, and makes room for the next.
+    let packed = |archive: &str| {
+        let base = format!("docker-archive:{}", site.path(archive).display());
+        let push = Program::push(&site.path("app")).args(["--no-binary", "--handler", "a.b", "--base", &base]);
+        succeeded(push.args(["--no-verify", "--asset", "model", "--repository", &repository]).run());
+        kept("app")
+    };
+    fs::create_dir(site.path("app")).expect("made");
+    fs::write(site.path("app/model"), noise(1000)).expect("written");
+    let first = packed("saved.tar");
+    assert_eq!(first.len(), 1);
+    assert_eq!(packed("saved.tar"), first);
+    site.write("notes.txt", b"another");
+    site.build(&["notes.txt"]).succeed();
+    let mut skopeo = Command::new(tool("skopeo"));
+    skopeo.arg("copy").arg(format!("oci:{}:site", site.layout().display()));
+    succeed(skopeo.arg(format!("docker-archive:{}:shop/site:v2", site.path("other.tar").display())));
+    let second = packed("other.tar");
+    assert_eq!(second.len(), 1);
+    assert_ne!(second, first);
 }
 
 #[test]

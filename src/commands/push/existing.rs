@@ -4,6 +4,7 @@
 //! `docker save` wrote. It is judged as it is going to be pushed, by what was found when its layers were looked
 //! through, which they are in any case: nothing is read twice.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::base::{self, Base, BaseRequest, Compression, Holder};
 use crate::check::findings::Options;
 use crate::check::image::{Content, ImageFacts, LayerSource, ManifestFacts};
 use crate::commands::login::Logins;
-use crate::commands::{draft, judge, open_store};
+use crate::commands::{draft, judge, open_store, prune};
 use crate::config::{Checks, Destination, ExistingRequest};
 use crate::event::run::Phase;
 use crate::event::{Event, Session};
@@ -77,6 +78,9 @@ pub(super) async fn push(
             planned.refused.map_or(Ok(()), Err)
         }
         Sent::Pushed(image, push) => {
+            if base.is_packed_here() {
+                prune(&store, HashSet::new(), session).await;
+            }
             let pushed = conclude(draft::result(package, bin, &image, &layers), architecture, &push, &pushing);
             functions.deploy(vec![pushed], wait, &store, session).await
         }

@@ -22,7 +22,7 @@ use self::target::Reached;
 use super::draft::{self, BaseBytes, Draft, Drafting};
 use super::lock::Locking;
 use super::login::Logins;
-use super::{blocking, build, open_store};
+use super::{blocking, build, open_store, prune};
 use crate::aws::ecr::host::RegistryHost;
 use crate::base::Base;
 use crate::config::{BuildRequest, Destination, PushRequest, PushSource};
@@ -162,6 +162,11 @@ async fn built(
         return refused.map_or(Ok(()), Err);
     }
     let saved = save(found, &locking, &store, session).await;
+    if drafts.iter().any(|draft| draft.base.is_packed_here()) {
+        // A base is packed once; what was packed of others is of no use any more.
+        let of_bases = drafts.iter().flat_map(|draft| &draft.base_layers).map(|layer| layer.descriptor.digest);
+        prune(&store, of_bases.collect(), session).await;
+    }
     let deployed = functions.deploy(pushed_images, wait, &store, session).await;
     first_of(deployed.err().into_iter().chain(saved.err()), session)
 }
