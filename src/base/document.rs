@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{BaseLayer, Compression};
 use crate::oci::{Descriptor, DiffId, Digest, REF_NAME, media_type};
 use crate::platform::Architecture;
-use crate::problem::{Problem, Result};
+use crate::problem::{Exit, Problem, Result};
 
 /// The most entries an index may have.
 const MAX_INDEX_ENTRIES: usize = 1000;
@@ -47,35 +47,36 @@ pub(super) struct Manifest {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Entry {
     #[serde(default)]
-    media_type: String,
-    digest: Digest,
-    size: u64,
+    pub(super) media_type: String,
+    pub(super) digest: Digest,
+    pub(super) size: u64,
     #[serde(default)]
-    urls: Option<Vec<String>>,
+    pub(super) urls: Option<Vec<String>>,
     #[serde(default)]
-    platform: Option<Platform>,
+    pub(super) platform: Option<Platform>,
     #[serde(default)]
-    annotations: Option<BTreeMap<String, String>>,
+    pub(super) annotations: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Platform {
+pub(super) struct Platform {
     #[serde(default)]
-    os: String,
+    pub(super) os: String,
     #[serde(default)]
-    architecture: String,
+    pub(super) architecture: String,
     #[serde(default)]
     variant: Option<String>,
 }
 
+/// A manifest or an index, before it is known which.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Raw {
+pub(super) struct Raw {
     schema_version: Option<u32>,
-    media_type: Option<String>,
-    manifests: Option<Vec<Entry>>,
-    config: Option<Entry>,
-    layers: Option<Vec<Entry>>,
+    pub(super) media_type: Option<String>,
+    pub(super) manifests: Option<Vec<Entry>>,
+    pub(super) config: Option<Entry>,
+    pub(super) layers: Option<Vec<Entry>>,
 }
 
 impl Entry {
@@ -85,7 +86,11 @@ impl Entry {
 
     /// The name a layout gives this image.
     pub(super) fn name(&self) -> Option<&str> {
-        self.annotations.as_ref()?.get(REF_NAME).map(String::as_str)
+        self.annotation(REF_NAME)
+    }
+
+    pub(super) fn annotation(&self, name: &str) -> Option<&str> {
+        self.annotations.as_ref()?.get(name).map(String::as_str)
     }
 }
 
@@ -237,8 +242,8 @@ pub(super) const REMAKE: &str =
 pub(super) const TOO_LONG: &str = "no real image has one so long; take another base";
 
 /// The refusal of indexes without end.
-pub(super) fn too_deep(what: &str) -> Problem {
-    Problem::failed(format!("{what} is an index of indexes of indexes"))
+pub(super) fn too_deep(exit: Exit, what: &str) -> Problem {
+    Problem::new(exit, format!("{what} is an index of indexes of indexes"))
         .help("name the image for the platform by its digest, or take another")
 }
 

@@ -2,23 +2,20 @@
 //!
 //! Where a base's documents are refused, here they are facts. Only what leaves nothing to judge is refused.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-
-use serde::Deserialize;
 
 use super::Login;
 use super::docker;
-use super::document;
+use super::document::{self, Entry, Raw, too_deep};
 use super::files::{self, Files};
 use super::local;
 use super::reference::{BaseReference, LocalReference};
 use super::remote::{MAX_CONFIG, MAX_DEPTH};
 use crate::check::image::IndexFacts;
 use crate::event::Session;
-use crate::oci::{Descriptor, Digest, REF_NAME, Reference};
+use crate::oci::{Descriptor, Digest, Reference};
 use crate::platform::Architecture;
-use crate::problem::{Problem, Result};
+use crate::problem::{Exit, Problem, Result};
 use crate::registry::origin::Origin;
 use crate::registry::pull::{MAX_MANIFEST, Selector};
 use crate::registry::{Client, Patience};
@@ -60,57 +57,14 @@ pub(super) struct Described {
     pub(super) path: String,
 }
 
-/// A manifest or an index.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Raw {
-    media_type: Option<String>,
-    manifests: Option<Vec<Entry>>,
-    config: Option<Entry>,
-    layers: Option<Vec<Entry>>,
+fn is_attestation(entry: &Entry) -> bool {
+    let is_unknown = entry.platform.as_ref().is_some_and(|platform| platform.os == "unknown");
+    is_unknown || entry.annotation(REFERENCE_TYPE) == Some("attestation-manifest")
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Entry {
-    #[serde(default)]
-    media_type: String,
-    digest: Digest,
-    size: u64,
-    #[serde(default)]
-    urls: Option<Vec<String>>,
-    #[serde(default)]
-    platform: Option<Platform>,
-    #[serde(default)]
-    annotations: Option<BTreeMap<String, String>>,
-}
-
-#[derive(Deserialize)]
-struct Platform {
-    #[serde(default)]
-    os: String,
-    #[serde(default)]
-    architecture: String,
-}
-
-impl Entry {
-    fn descriptor(&self) -> Descriptor {
-        Descriptor { media_type: self.media_type.clone(), digest: self.digest, size: self.size }
-    }
-
-    fn annotation(&self, name: &str) -> Option<&str> {
-        self.annotations.as_ref()?.get(name).map(String::as_str)
-    }
-
-    fn is_attestation(&self) -> bool {
-        let is_unknown = self.platform.as_ref().is_some_and(|platform| platform.os == "unknown");
-        is_unknown || self.annotation(REFERENCE_TYPE) == Some("attestation-manifest")
-    }
-
-    fn runs_on(&self, architecture: Architecture) -> bool {
-        let platform = self.platform.as_ref();
-        platform.is_some_and(|platform| platform.os == "linux" && platform.architecture == architecture.oci())
-    }
+fn runs_on(entry: &Entry, architecture: Architecture) -> bool {
+    let platform = entry.platform.as_ref();
+    platform.is_some_and(|platform| platform.os == "linux" && platform.architecture == architecture.oci())
 }
 
 /// A document with what the place it came from calls it.
@@ -142,7 +96,7 @@ fn step(document: Document, architecture: Option<Architecture>, what: &str) -> R
     match raw {
         Raw { manifests: Some(entries), .. } => {
             let chosen = choose(&entries, architecture, what)?.descriptor();
-            let (attestations, images): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| entry.is_attestation());
+            let (attestations, images): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| is_attestation(entry));
             let platform = |entry: &&Entry| {
                 let platform = entry.platform.as_ref();
                 platform.map_or_else(|| "any".to_owned(), |it| format!("{}/{}", it.os, it.architecture))
@@ -169,8 +123,8 @@ fn step(document: Document, architecture: Option<Architecture>, what: &str) -> R
 
 /// The image that is meant: for the platform asked for, else x86-64's, else the first there is.
 fn choose<'a>(entries: &'a [Entry], asked: Option<Architecture>, what: &str) -> Result<&'a Entry> {
-    let images = || entries.iter().filter(|entry| !entry.is_attestation());
-    let of = |architecture| images().find(move |entry| entry.runs_on(architecture));
+    let images = || entries.iter().filter(|entry| !is_attestation(entry));
+    let of = |architecture| images().find(move |entry| runs_on(entry, architecture));
     let chosen = match asked {
         Some(architecture) => of(architecture),
         None => of(Architecture::Amd64).or_else(|| of(Architecture::Arm64)).or_else(|| images().next()),
@@ -239,12 +193,7 @@ fn in_layout(files: Files, local: &LocalReference, architecture: Option<Architec
             }
         }
     }
-    Err(too_deep(what))
-}
-
-fn too_deep(what: &str) -> Problem {
-    Problem::refused(format!("{what} is an index of indexes of indexes"))
-        .help("name the image for the platform by its digest, or take another")
+    Err(too_deep(Exit::Refused, what))
 }
 
 /// The way on where it is not clear which image of a layout is meant.
@@ -257,14 +206,14 @@ fn pick<'a>(
     architecture: Option<Architecture>,
     what: &str,
 ) -> Result<&'a Entry> {
-    let names: Vec<_> = entries.iter().filter_map(|entry| entry.annotation(REF_NAME)).collect();
+    let names: Vec<_> = entries.iter().filter_map(|entry| entry.name()).collect();
     let there = || match names.first() {
         Some(_) => format!("there are `{}`", names.join("`, `")),
         None => "its images have no names".to_owned(),
     };
     match &local.name {
         Some(wanted) => {
-            let named = entries.iter().find(|entry| entry.annotation(REF_NAME) == Some(wanted));
+            let named = entries.iter().find(|entry| entry.name() == Some(wanted));
             named.ok_or_else(|| {
                 Problem::usage(format!("{what} is not in the layout: {}", there())).help(match names.is_empty() {
                     true => local::UNNAMED,
@@ -315,5 +264,5 @@ pub(super) async fn in_registry(
             }
         }
     }
-    Err(too_deep(&what))
+    Err(too_deep(Exit::Refused, &what))
 }

@@ -11,7 +11,7 @@ use super::remote::{MAX_CONFIG, MAX_DEPTH};
 use super::{Documents, Holder, Image, Source, docker};
 use crate::event::Session;
 use crate::platform::Architecture;
-use crate::problem::{Problem, Result};
+use crate::problem::{Exit, Problem, Result};
 use crate::registry::pull::MAX_MANIFEST;
 
 /// Finds the image that `reference` names. Blocking.
@@ -100,7 +100,7 @@ fn layout(files: Files, local: &LocalReference, architecture: Architecture, what
             }
         }
     }
-    Err(document::too_deep(what))
+    Err(document::too_deep(Exit::Failed, what))
 }
 
 /// The entry of a layout's index that is meant: by name, the only one, or the only one for the platform.

@@ -11,7 +11,7 @@ use super::document::{self, Document, Manifest};
 use super::{BaseRequest, Documents, Image, Login, Source};
 use crate::event::Session;
 use crate::oci::{Descriptor, Digest, Reference};
-use crate::problem::{Problem, Result};
+use crate::problem::{Exit, Problem, Result};
 use crate::registry::origin::Origin;
 use crate::registry::pull::Selector;
 use crate::registry::{Client, Patience};
@@ -89,7 +89,7 @@ impl Remote<'_> {
                 }
             }
         }
-        Err(document::too_deep(what))
+        Err(document::too_deep(Exit::Failed, what))
     }
 
     /// The digest of what the reference itself names, and the document if it had to be read to know.
