@@ -228,7 +228,11 @@ pub(super) fn name_of(reference: &str) -> Option<String> {
     let name = match local {
         Some(local) => match local.split_once(':') {
             Some((_, name)) if !name.is_empty() => last_part(name),
-            _ => Path::new(local.trim_end_matches(':')).file_stem()?.to_str()?.to_owned(),
+            _ => {
+                let name = Path::new(local.trim_end_matches(':')).file_stem()?.to_str()?;
+                // As `build --output` calls archives.
+                name.strip_suffix(".oci").or_else(|| name.strip_suffix(".docker")).unwrap_or(name).to_owned()
+            }
         },
         None => last_part(reference),
     };
@@ -252,6 +256,9 @@ mod tests {
             ("oci:out:resize", Some("resize")),
             ("oci:target/lambda-image/layout:api", Some("api")),
             ("oci-archive:dist/resize.tar", Some("resize")),
+            ("oci-archive:dist/resize.oci.tar", Some("resize")),
+            ("docker-archive:target/lambda-image/resize.docker.tar", Some("resize")),
+            ("oci-archive:.oci.tar", None),
             ("docker-archive:x.tar:shop/resize:v1", Some("resize")),
             ("ghcr.io/shop/resize:v1", Some("resize")),
             ("localhost:5000/resize", Some("resize")),
