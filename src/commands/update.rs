@@ -55,15 +55,25 @@ pub async fn run(request: UpdateRequest, session: &Session) -> Result<()> {
     if dry_run {
         let known = changes(&locking.lock, &locking.lock.after(&found));
         let changes: Vec<_> = known.iter().chain(&unmade).map(ToString::to_string).collect();
-        session.emit(&Event::Locked { path: &locking.request.path, changes: &changes, dry_run });
+        tell(&locking.request.path, &changes, dry_run, session);
         return Ok(());
     }
     let path = locking.request.path.clone();
     let telling = session.clone();
     if !blocking(move || locking.save(&found, &store, &telling)).await? {
-        session.emit(&Event::Locked { path: &path, changes: &[], dry_run });
+        tell(&path, &[], dry_run, session);
     }
     Ok(())
+}
+
+/// Tells what would change, or that nothing does: also where there is no lock yet.
+fn tell(path: &Path, changes: &[String], dry_run: bool, session: &Session) {
+    if changes.is_empty() && !path.exists() {
+        let message = format!("there is no `{}`, and nothing in it to renew", path.display());
+        session.warn(&message, Some("`cargo lambda-image build` and `push` write it"));
+    } else {
+        session.emit(&Event::Locked { path, changes, dry_run });
+    }
 }
 
 impl Updating<'_> {

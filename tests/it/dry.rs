@@ -97,6 +97,18 @@ fn nothing_is_written_anywhere() {
 }
 
 #[test]
+fn a_lock_that_is_not_there_is_not_called_unchanged() {
+    let project = project("scratch");
+    for dry in [&["--dry-run"][..], &[]] {
+        let outcome = succeeded(Program::of("update", project.root()).args(dry).run());
+        assert!(!outcome.stderr.contains("Unchanged"), "{}", outcome.stderr);
+        let said = "lambda-image.lock`, and nothing in it to renew\n";
+        assert!(outcome.stderr.contains(said), "no `{said}` in {}", outcome.stderr);
+        assert!(!project.path("lambda-image.lock").exists());
+    }
+}
+
+#[test]
 fn cargo_writes_what_it_compiles_and_nobody_else_writes_anything() {
     let registry = FaultRegistry::builder().repository("shop").ways(ecr()).start();
     let project = Project::new(&[("Cargo.toml", &package("shop", "")), ("src/main.rs", "fn main() {}")]);
