@@ -46,7 +46,7 @@ pub struct DestinationArgs {
     #[arg(long, value_name = "REF", value_parser = checked(check::base), conflicts_with_all = NOT_WITH_AN_IMAGE)]
     pub image: Option<String>,
 
-    /// Show what would become of each layer, tag and function, and write nothing anywhere
+    /// Show what would become of each layer, tag and function, and write nothing: only cargo still compiles
     #[arg(long)]
     pub dry_run: bool,
 
