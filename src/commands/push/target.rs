@@ -104,7 +104,7 @@ async fn elsewhere(
         .map_err(|error| Problem::usage(format!("`{shown}` is not a repository")).because(error))
         .map_err(|problem| problem.help("name it as in `--repository ghcr.io/you/name`: lower case, without a tag"))?;
     if destination.create_repository {
-        session.emit(&Event::Detail { message: &format!("`{host}` is not ECR: it makes repositories by itself") });
+        session.emit(&Event::Detail { message: &format!("`{host}` is not ECR: no repository is created there") });
     }
     let origin = match destination.insecure {
         true => Origin::from_url(&format!("http://{host}"))?,
