@@ -32,6 +32,9 @@ const RENEWAL_MARGIN: Duration = Duration::from_secs(10);
 /// Leased credentials are renewed this long before their end: a request with gigabytes takes its time.
 const LEASE_MARGIN: Duration = Duration::from_secs(5 * 60);
 
+/// The way on from a realm where no tokens are.
+const MOVED: &str = "the token server is not where the registry's challenge says: ask who runs the registry";
+
 /// What a request is going to do in which repositories, in a token server's words.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Scope {
@@ -39,7 +42,7 @@ pub(super) struct Scope {
     repository: String,
     parts: Vec<String>,
     /// Whether anybody may do it, so that going on without a login makes sense.
-    for_anybody: bool,
+    pub(super) for_anybody: bool,
 }
 
 impl Scope {
@@ -322,14 +325,18 @@ impl TokenRequest<'_> {
         let method = request.method().clone();
         tracing::debug!(%method, url = redacted(&url), "asking for a token");
         let response = self.http.send(request).await.map_err(|error| match error {
-            Some(error) => unreachable(&url, error),
-            None => Error::cut("waiting for a token", "no answer"),
+            Some(error) => unreachable(&url, error, self.scope.for_anybody),
+            None => Error::gave_up(&format!("waiting for a token of {shown}"), "no answer in time"),
         })?;
         let (status, headers) = (response.status(), response.headers().clone());
         // Redirects are not followed: the realm was judged, its redirect was not.
         let body = read_capped(self.http, response, MAX_TOKEN_BODY, "reading a token").await;
         if !status.is_success() {
-            return Err(refused(self.origin, &method, &url, status, &headers, &body.unwrap_or_default()));
+            let error = refused(self.origin, &method, &url, status, &headers, &body.unwrap_or_default());
+            return Err(match status.as_u16() {
+                301 | 302 | 303 | 307 | 308 | 404 => Error { problem: error.problem.help(MOVED), ..error },
+                _ => error,
+            });
         }
         parse(&body?, Instant::now())
             .map_err(|problem| problem.context(format!("no token from {shown}")))

@@ -18,6 +18,9 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 /// How much of a registry's own words is shown, in characters.
 const MAX_SHOWN_MESSAGE: usize = 300;
 
+/// The way on from a connection that broke or stood still.
+const TRY_AGAIN: &str = "try again; what is done is kept";
+
 /// A failed conversation with a registry.
 #[derive(Debug)]
 pub struct Error {
@@ -43,7 +46,8 @@ pub enum ErrorKind {
     Content,
     /// What was made to be sent is not what it was to be.
     OtherBytes,
-    /// A rule of ours forbids to go on, or the work was asked to stop.
+    /// It lies with us and not with the registry: a rule forbids to go on, something here failed, such as a file that
+    /// could not be read, or the work was asked to stop.
     Stopped,
     /// Nobody takes the bytes any more: the cause lies with whoever took them.
     Unwanted,
@@ -75,10 +79,13 @@ impl Error {
     pub(super) fn cut(what: &str, why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::new(
             ErrorKind::Cut,
-            Problem::failed(format!("the connection broke while {what}"))
-                .because(why)
-                .help("try again; what is done is kept"),
+            Problem::failed(format!("the connection broke while {what}")).because(why).help(TRY_AGAIN),
         )
+    }
+
+    /// Nothing moved for too long while `what` was done: as good as cut.
+    pub(super) fn gave_up(what: &str, why: &'static str) -> Self {
+        Self::new(ErrorKind::Cut, Problem::failed(format!("gave up {what}")).because(why).help(TRY_AGAIN))
     }
 
     /// The status of a refusal.
@@ -151,13 +158,12 @@ impl From<Problem> for Error {
     }
 }
 
-/// A request that never got an answer.
-pub(super) fn unreachable(url: &Url, error: reqwest::Error) -> Error {
+/// A request that never got an answer; what is pulled may be here already.
+pub(super) fn unreachable(url: &Url, error: reqwest::Error, is_pull: bool) -> Error {
     // The URL in reqwest's text may hold a signature.
     let error = error.without_url();
     let text = chain(&error);
-    let host = url.host_str().unwrap_or_default();
-    let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+    let host = place(url);
     let problem = Problem::failed(format!("could not reach `{host}`"));
     if text.contains("invalid peer certificate") {
         let (what, help) = if text.contains("certificate expired") {
@@ -175,10 +181,19 @@ pub(super) fn unreachable(url: &Url, error: reqwest::Error) -> Error {
         return Error::new(ErrorKind::Unreachable { worth_retrying: false }, problem.because(error).help(help));
     }
     if error.is_connect() {
-        let help = "check the host name, the network and `HTTPS_PROXY`; with `--offline` only what is there is used";
+        let help = match is_pull {
+            true => "check the host name, the network and `HTTPS_PROXY`; with `--offline` only what is there is used",
+            false => "check the host name, the network and `HTTPS_PROXY`",
+        };
         return Error::new(ErrorKind::Unreachable { worth_retrying: true }, problem.because(error).help(help));
     }
     Error::cut(&format!("talking to `{host}`"), error)
+}
+
+/// Host and port as in `url`.
+fn place(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 /// An answer with an error status; `body` is its beginning.
@@ -209,9 +224,9 @@ pub(super) fn refused(
         .filter(|words| !words.is_empty())
         .collect();
     let retry_after = headers.get(RETRY_AFTER).and_then(|value| asked_delay(value.to_str().ok()?, SystemTime::now()));
-    let message = format!("`{}` answered {status} to {method} {}", url.host_str().unwrap_or_default(), redacted(url));
+    let message = format!("`{}` answered {status} to {method} {}", place(url), redacted(url));
     let words = words.join("; ");
-    let mut problem = Problem::failed(message).help(help(origin, status, &codes, &words));
+    let mut problem = Problem::failed(message).help(help(origin, method, url, status, &codes, &words));
     let is_expired_login = is_expired_login(status, &words);
     if !words.is_empty() {
         problem = problem.because(printable(&words));
@@ -240,7 +255,7 @@ fn is_expired_login(status: StatusCode, words: &str) -> bool {
     }
 }
 
-fn help(origin: &Origin, status: StatusCode, codes: &[String], words: &str) -> String {
+fn help(origin: &Origin, method: &Method, url: &Url, status: StatusCode, codes: &[String], words: &str) -> String {
     if codes.iter().any(|code| code == "NAME_UNKNOWN") {
         return "check the repository's name; one in ECR is created with `--create-repository`".to_owned();
     }
@@ -254,6 +269,12 @@ fn help(origin: &Origin, status: StatusCode, codes: &[String], words: &str) -> S
     match status.as_u16() {
         401 => format!("log in with `docker login {origin}` or `podman login {origin}`, and check the image's name"),
         403 => format!("the account logged in at `{origin}` may not do this; an expired login looks the same"),
+        // What is sent elsewhere is a blob's, into a session.
+        404 if matches!(*method, Method::PATCH | Method::PUT) && !url.path().contains("/manifests/") => {
+            "the registry lost the upload's session: run the command again; if it does so every time, its instances do \
+             not share their storage or secret (docker-registry: `http.secret`)"
+                .to_owned()
+        }
         404 => "check the name and the tag".to_owned(),
         301 | 302 | 303 | 307 | 308 => {
             "what is sent follows no redirect: name the registry as where it redirects to".to_owned()

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE};
-use reqwest::{Method, StatusCode};
+use reqwest::{Method, StatusCode, Url};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::Client;
 use super::auth::Scope;
 use super::error::{Error, ErrorKind};
-use super::origin::redacted;
+use super::origin::{Origin, redacted};
 use super::transport::{Body, Call};
 use crate::oci::{Descriptor, Digest, media_type};
 use crate::problem::Problem;
@@ -23,6 +23,9 @@ pub const MAX_MANIFEST: u64 = 4 * 1024 * 1024;
 
 /// A pull that got this much further since its last failure starts counting failures anew, in bytes.
 const GOOD_PROGRESS: u64 = 1024 * 1024;
+
+/// The header that names what an answer is about.
+const CONTENT_DIGEST: &str = "docker-content-digest";
 
 /// The way on from what is not what its digest, size or name says.
 const CHANGED: &str = "a proxy, a cache or the registry itself changes the bytes; do not use this image";
@@ -82,7 +85,7 @@ impl Client {
     pub async fn manifest_digest(&self, repository: &str, selector: &Selector) -> Result<Option<Digest>, Error> {
         let call = self.manifest_call(Method::HEAD, repository, selector);
         let response = self.transport.send(&call).await?;
-        content_digest(response.headers())
+        named_digest(response.headers(), &redacted(&call.url))
     }
 
     /// Reads a manifest or index and verifies it: by the digest asked for, or by the one the registry names.
@@ -94,10 +97,13 @@ impl Client {
         let mut second_chance = true;
         loop {
             let (headers, bytes) = self.transport.fetch(&call, MAX_MANIFEST).await?;
+            if !headers.contains_key(CONTENT_DIGEST) && !bytes.trim_ascii_start().starts_with(b"{") {
+                return Err(no_registry(&self.transport.origin, &call.url));
+            }
             let digest = Digest::of(&bytes);
             let expected = match selector {
                 Selector::Digest(digest) => Some(*digest),
-                Selector::Tag(_) => content_digest(&headers)?,
+                Selector::Tag(_) => named_digest(&headers, &redacted(&call.url))?,
             };
             if let Some(expected) = expected.filter(|expected| *expected != digest) {
                 if std::mem::take(&mut second_chance) {
@@ -284,7 +290,7 @@ fn continues_at(response: &reqwest::Response, offset: u64) -> bool {
         && range.is_some_and(|range| range.starts_with(&format!("bytes {offset}-")))
 }
 
-fn content_type(headers: &HeaderMap) -> String {
+pub(super) fn content_type(headers: &HeaderMap) -> String {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.split(';').next().unwrap_or_default().trim().to_owned()
 }
@@ -298,17 +304,25 @@ pub(super) fn manifest_headers() -> HeaderMap {
 
 /// The digest the registry names; algorithms other than ours are no statement about ours.
 pub(super) fn content_digest(headers: &HeaderMap) -> Result<Option<Digest>, Error> {
-    let value = headers.get("docker-content-digest").and_then(|value| value.to_str().ok());
+    named_digest(headers, "a manifest")
+}
+
+/// As [`content_digest`], of an answer from `url`.
+pub(super) fn named_digest(headers: &HeaderMap, url: &str) -> Result<Option<Digest>, Error> {
+    let value = headers.get(CONTENT_DIGEST).and_then(|value| value.to_str().ok());
     match value.filter(|value| value.starts_with("sha256:")) {
         None => Ok(None),
         Some(value) => value.parse().map(Some).map_err(|error| {
-            Error::content(
-                Problem::failed("the registry names a manifest by something that is no digest")
-                    .because(error)
-                    .help(CHANGED),
-            )
+            let message = format!("the registry names {url} by something that is no digest");
+            Error::content(Problem::failed(message).because(error).help(CHANGED))
         }),
     }
+}
+
+/// Of an answer that is a success, and what a login page or any web server would say.
+pub(super) fn no_registry(origin: &Origin, url: &Url) -> Error {
+    let message = format!("`{origin}` does not answer as a registry: {}", redacted(url));
+    Error::content(Problem::failed(message).help("check the host and port: this is another server, or a proxy's page"))
 }
 
 fn wrong_digest(what: &str, expected: &Digest, found: &Digest) -> Error {

@@ -11,13 +11,18 @@ use super::Client;
 use super::auth::Scope;
 use super::error::{Error, ErrorKind};
 use super::origin::redacted;
-use super::pull::{Selector, content_digest, manifest_headers};
+use super::pull::{Selector, content_digest, content_type, manifest_headers, named_digest, no_registry};
 use super::transport::{Call, Retries};
 use crate::oci::{Descriptor, Digest};
 use crate::problem::Problem;
 
 /// Codes that say that a manifest names a blob which is not there, or not yet: the specification's and ECR's.
 const BLOB_MISSING: [&str; 3] = ["MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "BLOB_UPLOAD_UNKNOWN"];
+
+/// The way on from a registry that is served by https and says http.
+const PLAIN: &str = "let the proxy before the registry pass `X-Forwarded-Proto: https` on, or have it answer with \
+                     relative locations (docker-registry: `http.relativeurls`); layers must not go where others can \
+                     read them";
 
 /// The place where a registry waits for a blob's bytes.
 #[derive(Debug, Clone)]
@@ -51,6 +56,9 @@ impl Client {
         };
         match number(response.headers()) {
             Some(size) if size == descriptor.size => Ok(true),
+            Some(_) if content_type(response.headers()) == "text/html" => {
+                Err(no_registry(&self.transport.origin, &call.url))
+            }
             Some(size) => Err(Error::content(
                 Problem::failed(format!(
                     "`{}` has {} in `{repository}` with {size} bytes, and it should have {}",
@@ -184,18 +192,20 @@ impl Client {
     /// When it is a place where bytes must not be sent.
     pub(super) fn location(&self, from: &Url, headers: &HeaderMap) -> Result<Option<Url>, Error> {
         let Some(location) = headers.get(LOCATION) else { return Ok(None) };
-        let refuse = |why: String| {
-            Error::from(
-                Problem::failed(format!("refused to upload where `{}` says", self.transport.origin))
-                    .because(why)
-                    .help("ask who runs it: layers must not go where others can read or change them"),
-            )
+        let refused = |why: String| {
+            Problem::failed(format!("refused to upload where `{}` says", self.transport.origin)).because(why)
         };
+        let refuse =
+            |why: String| refused(why).help("ask who runs it: layers must not go where others can read or change them");
         let location = location.to_str().map_err(|_| refuse("its location is not a URL".into()))?;
         let mut to = from.join(location).map_err(|_| refuse("its location is not a URL".into()))?;
         to.set_fragment(None);
-        let allowed = self.transport.origin.allow_redirect(from, &to);
-        allowed.map_err(|why| refuse(format!("{why}: {}", redacted(&to))))?;
+        if let Err(why) = self.transport.origin.allow_redirect(from, &to) {
+            let why = format!("{why}: {}", redacted(&to));
+            // A registry that does not know of the TLS before it names itself by http.
+            let is_itself_in_plain = (from.scheme(), to.scheme()) == ("https", "http") && from.host() == to.host();
+            return Err(if is_itself_in_plain { refused(why).help(PLAIN) } else { refuse(why) }.into());
+        }
         Ok(Some(to))
     }
 }
@@ -221,7 +231,7 @@ fn says_immutable(error: &Error) -> bool {
 
 /// Whether the registry took for `digest` what it was given, if it says.
 pub(super) fn confirm(headers: &HeaderMap, digest: &Digest, url: &str) -> Result<(), Error> {
-    match content_digest(headers)? {
+    match named_digest(headers, url)? {
         Some(found) if found != *digest => Err(Error::content(
             Problem::failed(format!("the registry took {url} as {found}, and it is {digest}"))
                 .help("a proxy or the registry itself changes what it is given; do not use this image"),

@@ -315,8 +315,8 @@ impl Transport {
             let answer = call.answer.unwrap_or(self.http.patience.stall);
             let response = self.http.unless_stopped(self.http.send_within(request, answer)).await?;
             let response = response.map_err(|error| match error {
-                Some(error) => unreachable(&url, error),
-                None => Error::cut(&format!("waiting for {}", redacted(&url)), "no answer in time"),
+                Some(error) => unreachable(&url, error, call.scope.for_anybody),
+                None => Error::gave_up(&format!("waiting for {}", redacted(&url)), "no answer in time"),
             })?;
             tracing::debug!(method = %call.method, url = redacted(&url), status = response.status().as_u16());
             let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
@@ -428,7 +428,7 @@ impl<'a> Body<'a> {
         let end = self.window_end;
         let piece = self.http.unless_stopped(tokio::time::timeout_at(end, self.response.chunk())).await?;
         let piece = piece
-            .map_err(|_| Error::cut(what, "too little came for too long"))?
+            .map_err(|_| Error::gave_up(what, "too little came for too long"))?
             .map_err(|error| Error::cut(what, error.without_url()))?;
         if let Some(piece) = &piece {
             self.window_bytes += piece.len() as u64;

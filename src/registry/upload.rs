@@ -324,7 +324,7 @@ impl Client {
                     let answer = answer.map_err(|error| match watch.fault() {
                         Some(Fault::Restarted) => Error::cut(&what, "its bytes come anew from where they are taken"),
                         Some(Fault::TooLong) => changed(size.unwrap_or_default(), "more"),
-                        None => unreachable(url, error),
+                        None => unreachable(url, error, false),
                     });
                     return (made, answer);
                 }
@@ -337,7 +337,7 @@ impl Client {
                         Err(error) => return (None, Err(error)),
                     }
                 }
-                why = &mut stalled => return (made, Err(Error::cut(&what, why))),
+                why = &mut stalled => return (made, Err(Error::gave_up(&what, why))),
             }
         }
     }

@@ -216,7 +216,12 @@ fn a_registry_that_is_not_there_is_named() {
     let address = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
     let ended = World::new().attempt(&format!("{address}/a:1"), |program| program);
     assert_eq!(ended.code, Some(1));
-    for word in [format!("could not reach `{address}`"), "Connection refused".into(), "check the host name".into()] {
+    for word in [
+        format!("could not reach `{address}`"),
+        "Connection refused".into(),
+        "check the host name".into(),
+        "`--offline`".into(),
+    ] {
         assert!(ended.stderr.contains(&word), "no `{word}` in {}", ended.stderr);
     }
 }

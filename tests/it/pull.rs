@@ -16,7 +16,7 @@ use cargo_lambda_image::registry::{Client, Patience};
 use tokio::sync::mpsc;
 
 use crate::support::images::{Family, TestImage, noise};
-use crate::support::registry::{Builder, Fault, FaultRegistry};
+use crate::support::registry::{Auth, Builder, Fault, FaultRegistry};
 
 const ALWAYS: Range<usize> = 0..usize::MAX;
 
@@ -134,9 +134,82 @@ async fn refusals_are_told_with_status_code_and_next_step() {
         assert_eq!(error.status(), Some(status));
         assert_eq!(registry.requests().len(), tries, "{status}");
         let problem = Problem::from(error);
-        assert!(problem.message().starts_with(&format!("`127.0.0.1` answered {status} ")), "{problem}");
-        assert_eq!(problem.causes(), ["CANARY in its own words"]);
+        let answered = format!("`{}` answered {status} ", registry.address);
+        let (message, causes) = (problem.message().to_owned(), problem.causes());
+        let told = [vec![message], causes].concat();
+        let (told, words) = told.split_at(told.len() - 1);
+        assert!(told.last().is_some_and(|message| message.starts_with(&answered)), "{problem}");
+        assert_eq!(words, ["CANARY in its own words"]);
         assert!(problem.next_step().expect("a next step").starts_with(help), "{:?}", problem.next_step());
+    }
+}
+
+#[tokio::test]
+async fn a_digest_that_is_none_is_told_with_the_url_that_it_came_from() {
+    let image = TestImage::new(Family::Oci, "amd64");
+    for method in [Method::GET, Method::HEAD] {
+        let forged = Fault::Header("docker-content-digest", "sha256:../x".into());
+        let registry =
+            FaultRegistry::builder().image("a", "1", &image).fault(method.clone(), "", ALWAYS, forged).start();
+        let client = client(&registry);
+        let error = match method {
+            Method::GET => client.manifest("a", &tag("1")).await.map(drop).expect_err("no digest"),
+            _ => client.manifest_digest("a", &tag("1")).await.map(drop).expect_err("no digest"),
+        };
+        let expected =
+            format!("the registry names {}/v2/a/manifests/1 by something that is no digest", registry.origin);
+        assert_eq!(error.problem.message(), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_answers_with_a_page_is_no_registry() {
+    for page in ["<!doctype html><p>Welcome", "Welcome"] {
+        let page = Fault::Status(200, &[("content-type", "text/html; charset=utf-8")], page);
+        let registry = FaultRegistry::builder().fault(Method::GET, "", ALWAYS, page.clone());
+        let registry = registry.fault(Method::HEAD, "", ALWAYS, page).start();
+        let client = client(&registry);
+        let manifest = client.manifest("a", &tag("1")).await.map(drop).expect_err("no manifest");
+        let layer = of(b"some layer");
+        let blob = client.has_blob("a", &layer).await.map(drop).expect_err("no blob");
+        for (error, path) in [(manifest, "manifests/1".to_owned()), (blob, format!("blobs/{}", layer.digest))] {
+            let message =
+                format!("`{}` does not answer as a registry: {}/v2/a/{path}", registry.address, registry.origin);
+            assert_eq!(error.problem.message(), message);
+            let help = "check the host and port: this is another server, or a proxy's page";
+            assert_eq!(error.problem.next_step(), Some(help));
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_come_in_time_is_not_called_a_broken_connection() {
+    let blob = noise(300_000);
+    let short = Duration::from_millis(100);
+    for (fault, message, cause) in [
+        (Fault::Hang, "gave up waiting for ", "no answer in time"),
+        (Fault::Stall(100), "gave up reading ", "too little came for too long"),
+        (Fault::Cut(100), "the connection broke while reading ", ""),
+    ] {
+        let registry = with_blob(&blob).fault(Method::GET, "/blobs/", ALWAYS, fault).start();
+        let origin = Origin::from_url(&registry.origin).expect("an origin");
+        let patience = Patience { stall: short, connect: short, tries: 1, ..patience() };
+        let client = Client::new(origin, CredentialSource::Anonymous, patience, &Session::silent());
+        let error = pull(&client, &of(&blob)).await.expect_err("not in time");
+        assert!(error.problem.message().starts_with(message), "{:?}", error.problem);
+        assert!(error.problem.causes()[0].starts_with(cause), "{:?}", error.problem);
+    }
+}
+
+#[tokio::test]
+async fn a_token_server_that_is_not_where_the_challenge_says_is_told_as_such() {
+    for status in [301, 307, 404] {
+        let fault = Fault::Status(status, &[("location", "https://example.com/token")], "");
+        let registry = FaultRegistry::builder().auth(Auth::Bearer(None)).fault(Method::GET, "/token", ALWAYS, fault);
+        let registry = registry.start();
+        let error = client(&registry).manifest("a", &tag("1")).await.expect_err("no token");
+        let help = "the token server is not where the registry's challenge says: ask who runs the registry";
+        assert_eq!(error.problem.next_step(), Some(help), "{status}");
     }
 }
 

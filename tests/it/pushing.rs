@@ -436,6 +436,37 @@ fn a_registry_with_tls_and_a_login_takes_it() {
 }
 
 #[test]
+fn a_registry_that_does_not_know_of_the_tls_before_it_gets_no_bytes_and_the_way_out_is_told() {
+    let (tunnel, tls) = Tunnel::prepare("registry.example");
+    let ways = Ways { location: Some("http://registry.example".into()), ..open() };
+    let registry = FaultRegistry::builder().repository("site").ways(ways).tls(tls).start();
+    let tunnel = tunnel.start(registry.address);
+    let site = Site::new();
+    let push = site.push("registry.example/site", &["notes.txt"]).env("HTTPS_PROXY", tunnel.url());
+    let outcome = push.env("SSL_CERT_FILE", tunnel.authority()).run();
+    assert_eq!((outcome.code, registry.received()), (1, 0), "{}", outcome.stderr);
+    let why = "it leads from https to plain http: http://registry.example/v2/site/blobs/uploads/1-0?_state=***";
+    let help = "help: let the proxy before the registry pass `X-Forwarded-Proto: https` on, or have it answer with \
+                relative locations (docker-registry: `http.relativeurls`); layers must not go where others can read them";
+    for said in [why, help] {
+        assert!(outcome.stderr.contains(said), "no `{said}` in {}", outcome.stderr);
+    }
+}
+
+#[test]
+fn a_target_that_is_not_reached_is_told_with_its_port_and_what_helps_there() {
+    let site = Site::new();
+    let outcome = site.push("127.0.0.1:1/site", &["notes.txt"]).run();
+    assert_eq!(outcome.code, 1, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("could not reach `127.0.0.1:1`"), "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.ends_with("help: check the host name, the network and `HTTPS_PROXY`\n"),
+        "{}",
+        outcome.stderr
+    );
+}
+
+#[test]
 fn a_push_whose_result_cannot_be_written_says_that_it_pushed() {
     let registry = FaultRegistry::builder().repository("site").ways(open()).start();
     let site = Site::new();

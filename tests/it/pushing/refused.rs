@@ -86,7 +86,12 @@ fn every_refusal_says_what_to_do_and_moves_nothing() {
         (
             "no digest",
             puts("/manifests/", Fault::Header("docker-content-digest", "sha256:../../etc/passwd".into())),
-            &["something that is no digest"],
+            &["/v2/site/manifests/sha256:", " by something that is no digest"],
+        ),
+        (
+            "a lost session",
+            puts("/uploads/", status(404, "")).fault(Method::PATCH, "/uploads/", ALWAYS, status(404, "")),
+            &["answered 404", "the registry lost the upload's session: run the command again"],
         ),
         (
             "nowhere",
@@ -130,8 +135,8 @@ fn every_refusal_says_what_to_do_and_moves_nothing() {
                 assert!(!said.contains("panicked") && !said.contains('\u{1b}'), "{name}: {said:?}");
                 assert!(ended.peak_kib < PEAK_KIB, "{name}: {} KiB", ended.peak_kib);
                 assert_eq!(registry.manifest("site", "v1"), None, "{name}");
-                // Of a session whose place was kept from it the program knows nothing.
-                let is_hidden = ["moved", "nowhere", "elsewhere"].contains(&name);
+                // Of a session whose place was kept from it the program knows nothing, and one that is lost has no end.
+                let is_hidden = ["moved", "nowhere", "elsewhere", "a lost session"].contains(&name);
                 assert!(is_hidden || registry.open_sessions("site") == 0, "{name}: {:?}", registry.log());
                 assert!(!site.store().join("site.json").exists(), "{name}");
                 site.assert_tidy();
