@@ -119,10 +119,10 @@ impl Error {
         matches!(&self.kind, ErrorKind::Refused(refusal) if refusal.codes.iter().any(|found| found == code))
     }
 
-    /// Whether the registry asks for fewer requests.
+    /// Whether the registry has too many requests, of ours or of everybody's.
     #[must_use]
     pub fn is_throttling(&self) -> bool {
-        self.status() == Some(429) || self.has_code("TOOMANYREQUESTS")
+        matches!(self.status(), Some(429 | 503)) || self.has_code("TOOMANYREQUESTS")
     }
 
     /// Whether what proves who we are was not accepted, though it may be once renewed.

@@ -43,6 +43,8 @@ pub struct Patience {
     /// Tries of a request whose connection cannot even be made, the first included, while nobody ever answered: who did
     /// will be back.
     pub connect_tries: usize,
+    /// How long a request is tried again, however often, while the registry has too many of them.
+    pub throttled: Duration,
     /// The longest wait after the first failure; it doubles with each one, and a random part of it is waited.
     pub first_delay: Duration,
     /// The longest wait of our own making.
@@ -58,6 +60,7 @@ impl Default for Patience {
         Self {
             tries: 5,
             connect_tries: 3,
+            throttled: Duration::from_secs(60),
             first_delay: Duration::from_millis(500),
             max_delay: Duration::from_secs(20),
             connect: Duration::from_secs(15),
@@ -231,9 +234,9 @@ impl Transport {
         let delays = ExponentialBuilder::default()
             .with_min_delay(patience.first_delay)
             .with_max_delay(patience.max_delay)
-            .with_max_times(patience.tries.saturating_sub(1))
+            .without_max_times()
             .build();
-        Retries { http: &self.http, what, delays, failures: 0 }
+        Retries { http: &self.http, what, delays, failures: 0, first_failure: None }
     }
 
     /// One try, with one more when the registry wants to know who we are.
@@ -374,6 +377,7 @@ pub struct Retries<'a> {
     what: String,
     delays: ExponentialBackoff,
     failures: usize,
+    first_failure: Option<Instant>,
 }
 
 impl Retries<'_> {
@@ -391,15 +395,26 @@ impl Retries<'_> {
     /// `error` itself when that was the last try.
     pub async fn back_off(&mut self, error: Error) -> Result<(), Error> {
         self.failures += 1;
+        let patience = &self.http.patience;
         if error.is_throttling() {
             self.http.throttled.send_modify(|times| *times += 1);
         }
         let is_connect = matches!(error.kind, ErrorKind::Unreachable { .. });
         let was_there = self.http.answered.load(Ordering::Relaxed);
-        if is_connect && !was_there && self.failures >= self.http.patience.connect_tries {
+        if is_connect && !was_there && self.failures >= patience.connect_tries {
             return Err(error);
         }
-        let Some(own) = self.delays.next() else { return Err(error) };
+        // A limit lasts for as long as others keep it full, unless the registry says that there is nothing to wait for.
+        let is_limited = error.is_throttling() && error.retry_after() != Some(Duration::ZERO);
+        let passed = self.first_failure.get_or_insert_with(Instant::now).elapsed();
+        if self.failures >= patience.tries && !is_limited {
+            return Err(error);
+        }
+        if self.failures >= patience.tries && passed >= patience.throttled {
+            let told = format!("gave up after {} tries in {} s", self.failures, passed.as_secs());
+            return Err(Error { problem: error.problem.context(told), ..error });
+        }
+        let own = self.delays.next().unwrap_or(patience.max_delay);
         // What was refused together is told to come back at the same time, and would be refused together again.
         let delay = error.retry_after().unwrap_or_default() + jittered(own);
         self.http.session.emit(&Event::Retrying { what: &self.what, why: error.problem.message(), delay });

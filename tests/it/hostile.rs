@@ -197,7 +197,11 @@ fn a_registry_that_refuses_is_asked_again_only_where_that_helps() {
             Refusal(1, &["answered 429", "wait a little", "docker login"]),
         ),
         ("500 once", manifests(status(500), ONCE), Image),
-        ("503 for ever", manifests(status(503), ALWAYS), Refusal(1, &["answered 503", "try again later"])),
+        (
+            "503 for ever",
+            manifests(Fault::Status(503, &[("retry-after", "0")], ""), ALWAYS),
+            Refusal(1, &["answered 503", "try again later"]),
+        ),
         ("502 on a layer once", large_layer(status(502), ONCE), Image),
         ("404 on a layer", large_layer(status(404), ALWAYS), Refusal(1, &["answered 404", "could not take layer"])),
         (

@@ -25,6 +25,7 @@ pub fn patience() -> Patience {
     Patience {
         tries: 4,
         connect_tries: 2,
+        throttled: Duration::ZERO,
         first_delay: Duration::from_millis(1),
         max_delay: Duration::from_millis(4),
         connect: Duration::from_secs(10),
@@ -142,6 +143,44 @@ async fn refusals_are_told_with_status_code_and_next_step() {
         assert_eq!(words, ["CANARY in its own words"]);
         assert!(problem.next_step().expect("a next step").starts_with(help), "{:?}", problem.next_step());
     }
+}
+
+#[tokio::test]
+async fn a_registry_that_has_too_many_requests_is_asked_for_longer_than_one_that_fails() {
+    let throttled = Duration::from_millis(300);
+    let too_many = r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"Rate exceeded"}]}"#;
+    for (status, headers, body, is_throttling) in [
+        (429, &[][..], too_many, true),
+        (403, &[], too_many, true),
+        (503, &[], "", true),
+        // Who says to come back at once has no limit that has to be waited out.
+        (429, &[("retry-after", "0")], "", false),
+        (500, &[], "", false),
+        (504, &[], "", false),
+    ] {
+        let registry = FaultRegistry::builder()
+            .fault(Method::GET, "/manifests/", ALWAYS, Fault::Status(status, headers, body))
+            .start();
+        let origin = Origin::from_url(&registry.origin).expect("an origin");
+        let patience = Patience { throttled, ..patience() };
+        let client = Client::new(origin, CredentialSource::Anonymous, patience, &Session::silent());
+        let start = std::time::Instant::now();
+        let error = client.manifest("a", &tag("1")).await.expect_err("a refusal");
+        assert_eq!(error.status(), Some(status));
+        let tries = registry.requests().len();
+        let message = error.problem.message();
+        if is_throttling {
+            assert!(start.elapsed() >= throttled && tries > patience_tries(), "{status}: {tries} tries");
+            assert_eq!(message, format!("gave up after {tries} tries in {} s", start.elapsed().as_secs()));
+        } else {
+            assert_eq!(tries, patience_tries(), "{status}");
+            assert!(message.starts_with(&format!("`{}` answered {status} ", registry.address)), "{message}");
+        }
+    }
+}
+
+fn patience_tries() -> usize {
+    patience().tries
 }
 
 #[tokio::test]
