@@ -201,6 +201,9 @@ pub(super) fn refuse_shared(images: &[(String, Vec<Asked>)]) -> Result<()> {
 
 /// What was typed about functions has to be about some, and what about created ones about such.
 pub(super) fn refuse_idle_flags(typed: &FunctionArgs, asked: &[&Asked]) -> Result<()> {
+    if typed.no_function {
+        return Ok(());
+    }
     let first = |flags: &[(bool, &'static str)]| flags.iter().find(|(is_typed, _)| *is_typed).map(|(_, flag)| *flag);
     let of_any = [(typed.publish, "--publish"), (typed.alias.is_some(), "--alias")];
     if let (Some(flag), true) = (first(&of_any), asked.is_empty()) {
@@ -357,6 +360,7 @@ mod tests {
             (&memory, &there, Some("`--memory` is given, but no function is to be created")),
             (&timeout, &there, Some("`--timeout` is given, but no function is to be created")),
             (&role, &created, None),
+            (&FunctionArgs { no_function: true, ..alias.clone() }, &[], None),
         ] {
             let refused = refuse_idle_flags(flags, asked).err();
             assert_eq!(refused.as_ref().map(Problem::message), expected);
