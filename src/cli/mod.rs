@@ -75,9 +75,9 @@ pub enum Command {
     /// Bring an image into a registry, Amazon ECR above all, and functions to the image
     ///
     /// Compiles and stacks as `build` does, and sends to the repository only what it lacks: base layers straight from
-    /// their registry, assets straight from their files, nothing kept on disk. The tags are moved last, once everything
-    /// is confirmed. Then each function is brought to the image, and a version and an alias to it where they were asked
-    /// for. Prints HOST/REPOSITORY@sha256:... for each image.
+    /// their registry, assets straight from their files, nothing kept on disk but layers of a base that had to be
+    /// compressed. The tags are moved last, once everything is confirmed. Then each function is brought to the image,
+    /// and a version and an alias to it where they were asked for. Prints HOST/REPOSITORY@sha256:... for each image.
     #[command(after_help = examples::PUSH, mut_arg("output", |output| output.hide(true)))]
     Push(Box<PushArgs>),
 
