@@ -66,6 +66,11 @@ impl Scope {
         scope
     }
 
+    /// The repository it is about.
+    pub(super) fn repository(&self) -> &str {
+        &self.repository
+    }
+
     fn parts(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.parts.iter().map(|part| ("scope", part.as_str()))
     }

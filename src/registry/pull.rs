@@ -83,7 +83,7 @@ impl Client {
     /// # Errors
     /// When the registry is not reached or refuses; registries that know no HEAD do so too.
     pub async fn manifest_digest(&self, repository: &str, selector: &Selector) -> Result<Option<Digest>, Error> {
-        let call = self.manifest_call(Method::HEAD, repository, selector);
+        let call = self.manifest_call(Method::HEAD, Scope::pull(repository), selector);
         let response = self.transport.send(&call).await?;
         named_digest(response.headers(), &redacted(&call.url))
     }
@@ -93,7 +93,13 @@ impl Client {
     /// # Errors
     /// When the registry is not reached or refuses, or the bytes are not what they must be.
     pub async fn manifest(&self, repository: &str, selector: &Selector) -> Result<Document, Error> {
-        let call = self.manifest_call(Method::GET, repository, selector);
+        self.manifest_within(Scope::pull(repository), selector).await
+    }
+
+    /// As [`Client::manifest`], where what may be done there is known.
+    pub(super) async fn manifest_within(&self, scope: Scope, selector: &Selector) -> Result<Document, Error> {
+        let repository = scope.repository().to_owned();
+        let call = self.manifest_call(Method::GET, scope, selector);
         let mut second_chance = true;
         loop {
             let (headers, bytes) = self.transport.fetch(&call, MAX_MANIFEST).await?;
@@ -254,9 +260,12 @@ impl Client {
         Ok(())
     }
 
-    fn manifest_call(&self, method: Method, repository: &str, selector: &Selector) -> Call {
-        let url = self.transport.origin.endpoint(&format!("{repository}/manifests/{selector}"));
-        Call { headers: manifest_headers(), ..Call::new(method, url, Scope::pull(repository)) }
+    /// A request for any kind of manifest that this program reads.
+    pub(super) fn manifest_call(&self, method: Method, scope: Scope, selector: &Selector) -> Call {
+        let url = self.transport.origin.endpoint(&format!("{}/manifests/{selector}", scope.repository()));
+        let mut headers = identity();
+        headers.insert(ACCEPT, HeaderValue::from_str(&ACCEPTED.join(", ")).expect("media types are a header value"));
+        Call { headers, ..Call::new(method, url, scope) }
     }
 }
 
@@ -295,19 +304,7 @@ pub(super) fn content_type(headers: &HeaderMap) -> String {
     value.split(';').next().unwrap_or_default().trim().to_owned()
 }
 
-/// Headers that ask for any kind of manifest this program reads.
-pub(super) fn manifest_headers() -> HeaderMap {
-    let mut headers = identity();
-    headers.insert(ACCEPT, HeaderValue::from_str(&ACCEPTED.join(", ")).expect("media types are a header value"));
-    headers
-}
-
-/// The digest the registry names; algorithms other than ours are no statement about ours.
-pub(super) fn content_digest(headers: &HeaderMap) -> Result<Option<Digest>, Error> {
-    named_digest(headers, "a manifest")
-}
-
-/// As [`content_digest`], of an answer from `url`.
+/// The digest the registry names in its answer from `url`; algorithms other than ours are no statement about ours.
 pub(super) fn named_digest(headers: &HeaderMap, url: &str) -> Result<Option<Digest>, Error> {
     let value = headers.get(CONTENT_DIGEST).and_then(|value| value.to_str().ok());
     match value.filter(|value| value.starts_with("sha256:")) {

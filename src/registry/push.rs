@@ -11,7 +11,7 @@ use super::Client;
 use super::auth::Scope;
 use super::error::{Error, ErrorKind};
 use super::origin::redacted;
-use super::pull::{Selector, content_digest, content_type, manifest_headers, named_digest, no_registry};
+use super::pull::{Selector, content_type, named_digest, no_registry};
 use super::transport::{Call, Retries};
 use crate::oci::{Descriptor, Digest};
 use crate::problem::Problem;
@@ -99,15 +99,14 @@ impl Client {
     /// # Errors
     /// When the registry is not reached or refuses.
     pub async fn head_manifest(&self, repository: &str, selector: &Selector) -> Result<Option<Digest>, Error> {
-        let url = self.transport.origin.endpoint(&format!("{repository}/manifests/{selector}"));
-        let call = Call { headers: manifest_headers(), ..Call::new(Method::HEAD, url, Scope::push(repository)) };
+        let call = self.manifest_call(Method::HEAD, Scope::push(repository), selector);
         let response = match self.transport.send(&call).await {
             Err(error) if error.status() == Some(404) => return Ok(None),
             response => response?,
         };
-        match content_digest(response.headers())? {
+        match named_digest(response.headers(), &redacted(&call.url))? {
             Some(digest) => Ok(Some(digest)),
-            None => Ok(Some(self.manifest(repository, selector).await?.digest)),
+            None => Ok(Some(self.manifest_within(Scope::push(repository), selector).await?.digest)),
         }
     }
 
