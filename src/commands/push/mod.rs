@@ -3,21 +3,22 @@
 //! - `target`: the repository, found or created, and the login for it;
 //! - `existing`: an image that is there already;
 //! - `functions`: what runs the images, once all are pushed;
+//! - `recall`: what the records know of layers before any is made;
 //! - here: our own images, whose layers go from their files into requests.
 //!
 //! Repository and credentials come before anything slow: who may not push should not compile first.
 
 mod existing;
 mod functions;
+mod recall;
 pub(super) mod target;
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-
 use self::functions::{Functions, Pushed, first_of};
+use self::recall::{foresee, recall};
 use self::target::Reached;
 use super::draft::{self, BaseBytes, Draft, Drafting};
 use super::lock::Locking;
@@ -190,26 +191,6 @@ struct Drafted<'a> {
     recalled: Option<Vec<Option<Layer>>>,
 }
 
-/// Refuses a push that would change the lock before anything is sent, as far as it is known what layers will be: what
-/// is known of those of each draft.
-async fn foresee(
-    build: &BuildRequest,
-    drafts: &[Draft],
-    locking: &Locking,
-    store: &Arc<Store>,
-    session: &Session,
-) -> Result<Vec<Vec<Option<Layer>>>> {
-    locking.foresee_by_size(drafts)?;
-    let mut foreseen = Vec::new();
-    for draft in drafts {
-        let pipeline = Arc::new(Pipeline::new(build.threads, draft.request.compression_level));
-        foreseen.push(recall(draft, &pipeline, false, store, session).await?);
-    }
-    let images: Vec<_> = drafts.iter().zip(foreseen.iter().map(Vec::as_slice)).collect();
-    locking.foresee(&images, session)?;
-    Ok(foreseen)
-}
-
 /// The target of each destination; a repository that several share is looked for once.
 async fn reach(
     destinations: &[Destination],
@@ -312,27 +293,6 @@ impl Made {
 
 fn made(cell: &Cell) -> Option<Layer> {
     cell.lock().unwrap_or_else(PoisonError::into_inner).clone()
-}
-
-/// What the records know of each layer to be made; assets whose files were touched are hashed for it, several at once.
-async fn recall(
-    draft: &Draft,
-    pipeline: &Arc<Pipeline>,
-    no_cache: bool,
-    store: &Arc<Store>,
-    session: &Session,
-) -> Result<Vec<Option<Layer>>> {
-    let at_once = pipeline.layers_at_once();
-    let recalls = draft.specs.iter().cloned().map(|spec: LayerSpec| {
-        let (pipeline, store, session) = (Arc::clone(pipeline), Arc::clone(store), session.clone());
-        async move {
-            if no_cache && spec.told.is_none() {
-                return Ok(None);
-            }
-            blocking(move || pipeline.recall(&spec, &store, &session)).await
-        }
-    });
-    stream::iter(recalls).buffered(at_once).try_collect().await
 }
 
 /// Where the bytes of a base's layer come from if the repository lacks them.
