@@ -67,6 +67,10 @@ impl Feed {
             Self::Channel(mut receiver) => loop {
                 let mut pieces = Pieces { receiver: &mut receiver, piece: Bytes::new(), state: State::Flowing };
                 let made = work(&mut pieces).and_then(|made| rest(&mut pieces).map(|()| made));
+                if made.as_ref().is_err_and(is_about_the_bytes) {
+                    // Whoever brings them finds out at their end whether they are the right ones, and begins anew if not.
+                    let _ = rest(&mut pieces);
+                }
                 if pieces.state != State::Restarted {
                     return made;
                 }
@@ -88,6 +92,12 @@ impl Feed {
             }
         }
     }
+}
+
+/// Whether work failed by what it read, and not by what it wrote.
+fn is_about_the_bytes(problem: &Problem) -> bool {
+    use io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
+    matches!(problem.io_kind(), None | Some(InvalidData | InvalidInput | Other | UnexpectedEof))
 }
 
 /// Reads what follows a gzip stream's end, so that all is verified.

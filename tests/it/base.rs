@@ -264,6 +264,38 @@ async fn a_failed_pull_leaves_no_blob() {
 }
 
 #[tokio::test]
+async fn a_layer_that_comes_damaged_once_is_read_again_whatever_the_damage_looks_like() {
+    let tars = [tar(&[("a", b"1"), ("b", &images::noise(50_000))])];
+    for compress in [<[u8]>::to_vec, images::gzip as fn(&[u8]) -> Vec<u8>] {
+        let image = TestImage::of(Family::Docker, "amd64", &tars, compress);
+        // In a header of the tar or of the gzip, and in the middle.
+        for place in [3, 600, 30_000] {
+            for times in [1..2, 1..99] {
+                let once = times.end == 2;
+                let flip = Fault::Flip(place);
+                let registry =
+                    FaultRegistry::builder().image("base", "1", &image).fault(Method::GET, "/blobs/", times, flip);
+                let registry = registry.start();
+                let world = World::new();
+                let base = world.resolve(&world.request(&at(&registry, "base:1"))).await.expect("an image");
+                let pipeline = Arc::new(Pipeline::new(2, 1));
+                let looked = base::look(&base, &world.store, &pipeline, &Session::silent()).await;
+                match looked {
+                    Ok(layers) => assert_eq!((once, layers[0].diff_id.0), (true, Digest::of(&tars[0]))),
+                    Err(problem) => {
+                        let told = problem.causes().concat();
+                        assert!(
+                            !once && told.contains("is not what it should be: expected sha256:"),
+                            "{place}: {told}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn uncompressed_layers_are_packed_once() {
     let tars = [tar(&[("a", b"1")]), tar(&[("b", &images::noise(50_000))])];
     let image = TestImage::of(Family::Docker, "amd64", &tars, <[u8]>::to_vec);
