@@ -29,7 +29,7 @@ pub fn temporary_in(directory: &Path) -> io::Result<NamedTempFile> {
 /// When something else than a file is there, or the file cannot be made.
 pub fn beside(path: &Path) -> io::Result<(NamedTempFile, PathBuf)> {
     let path = match fs::canonicalize(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => target(path),
         resolved => resolved?,
     };
     if fs::metadata(&path).is_ok_and(|there| !there.is_file()) {
@@ -37,6 +37,14 @@ pub fn beside(path: &Path) -> io::Result<(NamedTempFile, PathBuf)> {
     }
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok((temporary_in(directory)?, path))
+}
+
+/// Where a file would come to be that is not there: behind links, if there are some. Loops are not for here.
+fn target(path: &Path) -> PathBuf {
+    match fs::read_link(path) {
+        Ok(link) => target(&path.parent().unwrap_or(Path::new("")).join(link)),
+        Err(_) => path.to_owned(),
+    }
 }
 
 /// Gives a finished file its name, and the permissions of the file that it replaces.
@@ -89,6 +97,10 @@ mod tests {
         replace(&path("link"), b"new").expect("replaced");
         assert_eq!((fs::read(path("file")).expect("read"), mode(&path("file"))), (b"new".to_vec(), 0o640));
         assert!(fs::symlink_metadata(path("link")).expect("a link").is_symlink());
+        std::os::unix::fs::symlink("link to nothing", path("first")).expect("linked");
+        std::os::unix::fs::symlink("behind", path("link to nothing")).expect("linked");
+        replace(&path("first"), b"new").expect("written");
+        assert_eq!(fs::read(path("behind")).expect("read"), b"new");
         fs::create_dir(path("folder")).expect("made");
         for wrong in ["folder", "nowhere/file"] {
             assert!(replace(&path(wrong), b"new").is_err(), "{wrong}");
@@ -96,6 +108,6 @@ mod tests {
         let mut left: Vec<_> =
             fs::read_dir(directory.path()).expect("listed").map(|it| it.expect("an entry").file_name()).collect();
         left.sort();
-        assert_eq!(left, ["file", "folder", "link", "other"]);
+        assert_eq!(left, ["behind", "file", "first", "folder", "link", "link to nothing", "other"]);
     }
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::atomic;
 use crate::oci::Digest;
 use crate::problem::{IoContext as _, Problem, Result};
 
@@ -124,7 +125,7 @@ impl Records {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).or_failed(failed)?;
         }
-        let mut file = tempfile::NamedTempFile::new_in(temporary).or_failed(failed)?;
+        let mut file = atomic::temporary_in(temporary).or_failed(failed)?;
         let checksum = checksum(kind, key, &value).hex();
         file.write_all(checksum.as_bytes()).or_failed(failed)?;
         file.write_all(b"\n").or_failed(failed)?;
