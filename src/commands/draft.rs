@@ -333,6 +333,11 @@ fn binary_pack(image: &ImageRequest, binary: &Path, place: &str) -> Result<Pack>
 }
 
 impl Draft {
+    /// Whether this layer at this level is one of its own.
+    pub(super) fn makes(&self, spec: &LayerSpec, level: u32) -> bool {
+        self.request.compression_level == level && self.specs.contains(spec)
+    }
+
     /// The image that the draft and all its layers make.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ pub mod supply;
 mod tags;
 mod window;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -190,11 +191,14 @@ async fn finish(
     session: &Session,
 ) -> Result<PushResult> {
     let Push { target, request, layers, .. } = *push;
-    let moved = |layer: &&PushedLayer| matches!(layer.step, PushStep::Relay | PushStep::Upload);
-    let total = |layers: &[PushedLayer]| layers.iter().map(|layer| layer.size).sum::<u64>();
-    let mut sent_bytes = pushed.iter().filter(moved).map(|layer| layer.size).sum();
-    let mut reused_bytes = total(&pushed) - sent_bytes;
-
+    let (mut sent_bytes, mut reused_bytes, mut counted) = (0, 0, HashSet::new());
+    // The same bytes twice in an image moved once.
+    for layer in pushed.iter().filter(|layer| counted.insert(layer.digest)) {
+        match layer.step {
+            PushStep::Relay | PushStep::Upload => sent_bytes += layer.size,
+            PushStep::Reuse | PushStep::Mount => reused_bytes += layer.size,
+        }
+    }
     let config = Blob {
         name: "config",
         descriptor: Some(&image.config_descriptor),
@@ -232,7 +236,8 @@ async fn finish(
     }
 
     // While bytes were sent, others may have moved what was looked at before.
-    let looked_at = if pushed.iter().all(|layer| layer.step == PushStep::Reuse) { &plan.tags[..] } else { &[] };
+    let was_all_there = has_manifest && has_config && pushed.iter().all(|layer| layer.step == PushStep::Reuse);
+    let looked_at = if was_all_there { &plan.tags[..] } else { &[] };
     let tags = tags::put(target, request, image, looked_at, !has_manifest).await?;
     let image_uri = format!("{}@{digest}", target.shown());
     Ok(PushResult { image_uri, digest, tags, layers: pushed, sent_bytes, reused_bytes })

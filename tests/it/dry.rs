@@ -169,15 +169,22 @@ fn what_is_not_made_yet_counts_once_too() {
     let project = Project::new(&[("Cargo.toml", &package("shop", table)), ("src/main.rs", "fn main() {}")]);
     project.write("data.bin", noise(200_000));
     LambdaBase::new(Family::Docker).write_layout(&project.path("base"));
-    let registry = FaultRegistry::builder().repository("shop").repository("one").repository("two").ways(ecr()).start();
+    let ways = Ways { mounts: Mounts::Referenced, ..ecr() };
+    let registry = FaultRegistry::builder().repository("shop").repository("one").repository("two").ways(ways).start();
     for (repository, step) in [("shop", "reuse"), ("{bin}", "mount")] {
         let repository = format!("{}/{repository}", registry.address);
-        let push = project.push().args(["--dev", "--repository", &repository, "--message-format", "json", "--dry-run"]);
-        let planned = succeeded(push.run()).messages("push-planned");
+        let push = || {
+            let push = project.push().args(["--dev", "--repository", &repository, "--message-format", "json"]);
+            push.args(["--no-cache", "--tag", "{bin}"])
+        };
+        let planned = succeeded(push().arg("--dry-run").run()).messages("push-planned");
         let data = |plan: &Value| (plan["layers"][4]["step"].clone(), plan["layers"][4]["at_most"].clone());
         assert_eq!(data(&planned[0]), ("upload".into(), true.into()));
         assert_eq!(data(&planned[1]), (step.into(), true.into()));
         assert_eq!(planned[1]["uploaded_bytes"], planned[1]["layers"][5]["size"], "its program alone");
+        // And so it comes: what the push made for the first is not made again for the second.
+        let pushed = succeeded(push().run()).messages("image-pushed");
+        assert_eq!((&pushed[0]["steps"][4], &pushed[1]["steps"][4]), (&json!("upload"), &json!(step)));
     }
 }
 

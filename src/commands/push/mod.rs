@@ -91,9 +91,7 @@ impl Earlier<'_> {
     fn brings(&self, digest: Option<Digest>, made: Option<(&LayerSpec, u32)>) -> bool {
         match (digest, made) {
             (Some(_), _) => self.plan.layers.iter().any(|layer| layer.digest == digest),
-            (None, Some((spec, level))) => {
-                self.draft.request.compression_level == level && self.draft.specs.contains(spec)
-            }
+            (None, Some((spec, level))) => self.draft.makes(spec, level),
             (None, None) => false,
         }
     }
@@ -126,12 +124,13 @@ async fn built(
     .into_iter();
     let mut found = Findings { complete: locking.request.complete, whole: true, ..Findings::default() };
     let (mut pushed_images, mut plans, mut refused) = (Vec::new(), Vec::new(), None);
-    for ((draft, destination), reached) in drafts.iter().zip(destinations).zip(&reached) {
+    for (number, ((draft, destination), reached)) in drafts.iter().zip(destinations).zip(&reached).enumerate() {
         let (package, bin) = (draft.request.package.as_str(), draft.request.bin.as_str());
         let earlier = &plans;
         let pushing = Pushing { package, bin, destination, reached, dry_run, earlier, store: &store, session };
         session.emit(&Event::PhaseStarted { phase: Phase::Push(bin) });
-        let drafted = Drafted { draft, recalled: foreseen.next().filter(|_| !build.no_cache) };
+        let recalled = foreseen.next().filter(|_| !build.no_cache);
+        let drafted = Drafted { draft, before: &drafts[..number], recalled };
         let pushed = push(build, drafted, &locking, &pushing).await;
         let in_image = |problem: Problem| match drafts.len() {
             1 => problem,
@@ -188,6 +187,8 @@ enum Outcome {
 /// A draft, and what the records know of each of its layers, if they were asked already.
 struct Drafted<'a> {
     draft: &'a Draft,
+    /// Those of the images before it.
+    before: &'a [Draft],
     recalled: Option<Vec<Option<Layer>>>,
 }
 
@@ -216,7 +217,7 @@ async fn reach(
 /// Pushes one image of ours.
 async fn push(
     build: &BuildRequest,
-    Drafted { draft, recalled }: Drafted<'_>,
+    Drafted { draft, before, recalled }: Drafted<'_>,
     locking: &Locking,
     pushing: &Pushing<'_>,
 ) -> Result<(Outcome, Findings)> {
@@ -230,7 +231,13 @@ async fn push(
     }
     let recalled = match recalled {
         Some(recalled) => recalled,
-        None => recall(draft, &pipeline, build.no_cache, store, session).await?,
+        None => {
+            // What this run made itself is known whatever is not to be believed; a dry run makes nothing.
+            let level = draft.request.compression_level;
+            let is_made =
+                |spec: &LayerSpec| !pushing.dry_run && before.iter().any(|earlier| earlier.makes(spec, level));
+            recall(draft, &pipeline, |spec| !build.no_cache || is_made(spec), store, session).await?
+        }
     };
     for ((spec, locked), known) in draft.specs.iter().zip(&draft.locked).zip(recalled) {
         let (source, cell) = supply::recipe(spec.clone(), &pipeline, store, session);

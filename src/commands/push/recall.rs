@@ -27,26 +27,27 @@ pub(super) async fn foresee(
     let mut foreseen = Vec::new();
     for draft in drafts {
         let pipeline = Arc::new(Pipeline::new(build.threads, draft.request.compression_level));
-        foreseen.push(recall(draft, &pipeline, false, store, session).await?);
+        foreseen.push(recall(draft, &pipeline, |_| true, store, session).await?);
     }
     let images: Vec<_> = drafts.iter().zip(foreseen.iter().map(Vec::as_slice)).collect();
     locking.foresee(&images, session)?;
     Ok(foreseen)
 }
 
-/// What the records know of each layer to be made; assets whose files were touched are hashed for it, several at once.
+/// What the records know of each layer to be made, where they are `believed`; assets whose files were touched are hashed for it, several at once.
 pub(super) async fn recall(
     draft: &Draft,
     pipeline: &Arc<Pipeline>,
-    no_cache: bool,
+    believed: impl Fn(&LayerSpec) -> bool,
     store: &Arc<Store>,
     session: &Session,
 ) -> Result<Vec<Option<Layer>>> {
     let at_once = pipeline.layers_at_once();
     let recalls = draft.specs.iter().cloned().map(|spec: LayerSpec| {
         let (pipeline, store, session) = (Arc::clone(pipeline), Arc::clone(store), session.clone());
+        let is_asked_for = spec.told.is_some() || believed(&spec);
         async move {
-            if no_cache && spec.told.is_none() {
+            if !is_asked_for {
                 return Ok(None);
             }
             blocking(move || pipeline.recall(&spec, &store, &session)).await
