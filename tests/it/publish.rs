@@ -235,6 +235,18 @@ async fn every_tag_is_tried_and_the_message_says_what_became_of_each() {
 }
 
 #[tokio::test]
+async fn a_layer_that_is_in_an_image_twice_counts_once() {
+    let (_directory, store) = store();
+    let one = tar(&[("file", &noise(20_000))]);
+    let of = TestImage::of(Family::Oci, "amd64", &[one.clone(), one], packed);
+    let registry = open().start();
+    let result = push(&target(&registry.origin, "a"), &[], &of, &store).await.expect("pushed");
+    assert_eq!(steps(&result), [PushStep::Upload, PushStep::Reuse]);
+    let sent = of.layers[0].len() + of.config.len() + of.manifest.len();
+    assert_eq!((result.sent_bytes, result.reused_bytes), (sent as u64, 0));
+}
+
+#[tokio::test]
 async fn a_config_that_got_lost_is_sent_again() {
     let (_directory, store) = store();
     let of = many(2);
