@@ -8,6 +8,7 @@ use crate::image::Image;
 use crate::oci::Digest;
 use crate::problem::{Problem, Result, together};
 use crate::registry::pull::Selector;
+use crate::registry::push::immovable;
 
 /// The tag that names an image of `bin` by its digest.
 #[must_use]
@@ -56,17 +57,9 @@ pub(super) fn plan(request: &Request<'_>, digest: Option<Digest>, current: Vec<O
 /// When there is such a tag.
 pub(super) fn refuse(target: &Target, planned: &[PlannedTag], digest: &Digest) -> Result<()> {
     let taken = planned.iter().filter(|tag| tag.immutable);
-    let taken = taken.filter_map(|tag| Some((&tag.tag, tag.digest.filter(|current| current != digest)?)));
-    let (tags, digests): (Vec<_>, Vec<_>) =
-        taken.map(|(tag, current)| (format!("`{tag}`"), current.to_string())).unzip();
-    let (tag, points) = match tags.len() {
-        0 => return Ok(()),
-        1 => ("tag", "it points"),
-        _ => ("tags", "they point"),
-    };
-    let (tags, digests, repository) = (tags.join(", "), digests.join(", "), target.shown());
-    let message = format!("{tag} {tags} of `{repository}` cannot be moved to {digest}: {points} to {digests}");
-    Err(Problem::failed(message).help("tags of this repository are immutable: choose another tag"))
+    let taken: Vec<_> =
+        taken.filter_map(|tag| Some((tag.tag.as_str(), tag.digest.filter(|current| current != digest)?))).collect();
+    if taken.is_empty() { Ok(()) } else { Err(immovable(&target.shown(), &taken, digest)) }
 }
 
 /// Points each tag to the image, unless it does already; returns them all. Those that were not `looked_at` just now

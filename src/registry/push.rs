@@ -169,14 +169,10 @@ impl Client {
         let origin = &self.transport.origin;
         match self.head_manifest(repository, selector).await {
             Ok(Some(found)) if found == *digest => Ok(()),
-            Ok(Some(found)) if says_immutable(&error) => Err(Error::new(
-                error.kind,
-                Problem::failed(format!(
-                    "tag `{selector}` of `{origin}/{repository}` cannot be moved to {digest}: it points to {found}"
-                ))
-                .because(error.problem)
-                .help("tags of this repository are immutable: choose another tag"),
-            )),
+            Ok(Some(found)) if says_immutable(&error) => {
+                let problem = immovable(&format!("{origin}/{repository}"), &[(&selector.to_string(), found)], digest);
+                Err(Error::new(error.kind, problem.because(error.problem)))
+            }
             _ => Err(error),
         }
     }
@@ -214,6 +210,16 @@ impl Client {
 #[must_use]
 pub fn is_blob_missing(error: &Error) -> bool {
     BLOB_MISSING.iter().any(|code| error.has_code(code))
+}
+
+/// That tags of `HOST/REPOSITORY`, which point to other digests, do not let themselves be moved to `digest`.
+#[must_use]
+pub fn immovable(repository: &str, taken: &[(&str, Digest)], digest: &Digest) -> Problem {
+    let (tags, digests): (Vec<_>, Vec<_>) = taken.iter().map(|(tag, at)| (format!("`{tag}`"), at.to_string())).unzip();
+    let (tag, points) = if taken.len() == 1 { ("tag", "it points") } else { ("tags", "they point") };
+    let (tags, digests) = (tags.join(", "), digests.join(", "));
+    Problem::failed(format!("{tag} {tags} of `{repository}` cannot be moved to {digest}: {points} to {digests}"))
+        .help("tags of this repository are immutable: choose another tag")
 }
 
 /// Whether a tag may have been refused because it cannot be moved, for which each registry has a status of its own.
