@@ -1,7 +1,7 @@
 //! Where things lie on disk: `<target>/lambda-image/` with its `layout/`, `records/` and temporary files.
 //!
-//! Content-addressed files, who may write or delete them when several builds run at once, and who only looks at them, as a
-//! dry run does. It knows nothing of what the bytes mean.
+//! Content-addressed files, who may write or delete them when several builds run at once, and who only looks at them,
+//! as a dry run does. It knows nothing of what the bytes mean.
 
 pub mod blob;
 pub mod lock;
